@@ -1,0 +1,138 @@
+"""The backbone's contract: what a subclass gives, and the training, evaluation and logging that it inherits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datamodules.batch import RetrievalBatch, Tokens
+from datamodules.errors import ConfigError
+from lightning_modules.evaluation import RetrievalEvaluation
+from lightning_modules.processor import Processor
+from lightning_modules.schedule import halving_schedule
+
+
+class RetrievalModule(LightningModule, ABC):
+    """An image-text retrieval model that can be trained and scored.
+
+    A subclass calls `super().__init__`, builds its towers and its `processor`, and implements `encode_images`,
+    `encode_texts` and `training_loss`. Everything else is inherited.
+
+    Args:
+        optimizer: name of a class in `torch.optim`.
+        lr: learning rate.
+        optimizer_args: further arguments of the optimiser, such as `weight_decay` or `betas`.
+        lr_halving_epochs: the learning rate is halved after every so many epochs (fractions count); None: constant.
+        top_k: cut-offs k of recall and ODmAP.
+
+    Raises:
+        ConfigError: when `torch.optim` has no such optimiser.
+    """
+
+    processor: Processor
+
+    def __init__(
+        self,
+        *,
+        optimizer: str = "Adam",
+        lr: float = 1e-4,
+        optimizer_args: dict[str, Any] | None = None,
+        lr_halving_epochs: float | None = None,
+        top_k: Sequence[int] = (1, 5, 10),
+    ) -> None:
+        super().__init__()
+        self.optimizer_class = _optimizer_class(optimizer)
+        self.lr = lr
+        self.optimizer_args = dict(optimizer_args or {})
+        self.lr_halving_epochs = lr_halving_epochs
+        self.evaluations = torch.nn.ModuleDict({stage: RetrievalEvaluation(top_k) for stage in ("val", "test")})
+
+    @abstractmethod
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Map images `[B, 3, H, W]` to unit rows `[B, D]`."""
+
+    @abstractmethod
+    def encode_texts(self, tokens: Tokens) -> Tensor:
+        """Map tokens `[B, ...]` to unit rows `[B, D]`."""
+
+    @abstractmethod
+    def training_loss(self, batch: RetrievalBatch) -> Tensor:
+        """Return the scalar loss of a batch of pairs."""
+
+    def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
+        """Return and log the loss of a batch."""
+        loss = self.training_loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Encode a batch of images or captions for the validation scores."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Encode a batch of images or captions for the test scores."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return the ids of a batch and its embeddings `[B, D]`, on the CPU."""
+        rows = {"image_ids": batch.image_ids, "caption_ids": batch.caption_ids, "embeddings": self._encode(batch)}
+        return {name: tensor.cpu() for name, tensor in rows.items()}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores."""
+        self._log_scores("test")
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser over the parameters that require gradients, and the halving schedule."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer_class(parameters, lr=self.lr, **self.optimizer_args)
+        if self.lr_halving_epochs is None:
+            return optimizer
+        epochs = self.trainer.max_epochs or 1
+        steps_per_epoch = self.trainer.estimated_stepping_batches / epochs if epochs > 0 else self._batches_per_epoch()
+        schedule = halving_schedule(optimizer, self.lr_halving_epochs, steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _batches_per_epoch(self) -> float:
+        return self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+
+    def _encode(self, batch: RetrievalBatch) -> Tensor:
+        if batch.pixel_values is not None:
+            return self.encode_images(batch.pixel_values).float()
+        if batch.tokens is not None:
+            return self.encode_texts(batch.tokens).float()
+        raise ValueError("An evaluation batch must hold `pixel_values` or `tokens`, this one holds neither.")
+
+    def _evaluate(self, stage: str, batch: RetrievalBatch) -> None:
+        embeddings = self._encode(batch)
+        if batch.pixel_values is not None:
+            self._evaluation(stage).update_images(batch, embeddings)
+        else:
+            self._evaluation(stage).update_captions(batch, embeddings)
+
+    def _evaluation(self, stage: str) -> RetrievalEvaluation:
+        evaluation = self.evaluations[stage]
+        assert isinstance(evaluation, RetrievalEvaluation)  # noqa: S101 (tells mypy what ModuleDict forgot)
+        return evaluation
+
+    def _log_scores(self, stage: str) -> None:
+        scores: Mapping[str, Tensor] = self._evaluation(stage).compute()
+        self._evaluation(stage).reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
+
+
+def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    known = {key: value for key, value in vars(torch.optim).items() if isinstance(value, type)}
+    if name not in known or not issubclass(known[name], torch.optim.Optimizer):
+        names = sorted(key for key, value in known.items() if issubclass(value, torch.optim.Optimizer))
+        raise ConfigError(f"`model.init_args.optimizer` is {name!r}, but torch.optim has only: {', '.join(names)}.")
+    return known[name]

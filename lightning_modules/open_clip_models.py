@@ -1,0 +1,117 @@
+"""Building open_clip models, tokenizers and transforms from a name, a checkpoint or an inline config."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from datamodules.errors import ConfigError
+from lightning_modules.processor import Processor
+
+
+def build_open_clip(
+    architecture: str,
+    pretrained: str | None = None,
+    model_config: dict[str, Any] | None = None,
+    preprocess_config: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:
+    """Return an open_clip model and its tokenizer.
+
+    Args:
+        architecture: name of an open_clip model.
+        pretrained: tag or path of weights, None for random weights.
+        model_config: open_clip's own config format, given inline; it takes the place of `architecture`.
+        preprocess_config: overrides of the preprocessing.
+
+    Raises:
+        ConfigError: when the architecture, the weights or the config are unknown or do not fit each other.
+    """
+    import open_clip
+
+    name = architecture if model_config is None else _register(model_config)
+    _check_names(name, pretrained)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="QuickGELU mismatch")
+        try:
+            model = open_clip.create_model(name, pretrained=pretrained, force_preprocess_cfg=preprocess_config)
+            return model, open_clip.get_tokenizer(name)
+        except UserWarning as mismatch:
+            raise ConfigError(
+                f"The weights `model.init_args.pretrained: {pretrained}` were trained with another activation than "
+                f"{architecture} has ({mismatch}); take the architecture with or without '-quickgelu' to match."
+            ) from mismatch
+        except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+            key = "architecture" if model_config is None else "model_config"
+            raise ConfigError(
+                f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {_first_line(error)}"
+            ) from error
+
+
+def open_clip_processor(model: Any, tokenizer: Any, crop_scale: tuple[float, float]) -> Processor:
+    """Return the transforms and the tokenizer that belong to an open_clip model."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    config = PreprocessCfg(**model.visual.preprocess_cfg)
+    return Processor(
+        train_image=image_transform_v2(config, is_train=True, aug_cfg={"scale": tuple(crop_scale)}),
+        eval_image=image_transform_v2(config, is_train=False),
+        tokenize=tokenizer,
+    )
+
+
+def rebuild_arguments(model: nn.Module, architecture: str, model_config: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments that rebuild the model from a checkpoint alone, with no download and no other file."""
+    import open_clip
+
+    return {
+        "pretrained": None,
+        "model_config": model_config or open_clip.get_model_config(architecture),
+        "preprocess_config": dict(model.visual.preprocess_cfg),  # type: ignore[union-attr]
+    }
+
+
+def _register(model_config: dict[str, Any]) -> str:
+    """Make an inline config known to open_clip under a name of its own, so that it is treated as any other."""
+    import open_clip
+
+    missing = sorted({"embed_dim", "vision_cfg", "text_cfg"} - model_config.keys())
+    if missing:
+        raise ConfigError(f"`model.init_args.model_config` lacks {', '.join(missing)}, which every open_clip config has.")
+    text = json.dumps(model_config, sort_keys=True)
+    name = f"inline-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if name not in open_clip.list_models():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.json"
+            path.write_text(text)
+            open_clip.add_model_config(path)
+    return name
+
+
+def _check_names(name: str, pretrained: str | None) -> None:
+    import open_clip
+
+    names = open_clip.list_models()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        raise ConfigError(
+            f"open_clip has no architecture {name!r} (`model.init_args.architecture`)"
+            + (f"; did you mean {' or '.join(near)}?" if near else "; `open_clip.list_models()` lists them.")
+        )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained is not None and pretrained not in tags and not Path(pretrained).is_file():
+        raise ConfigError(
+            f"`model.init_args.pretrained: {pretrained}` is neither a file nor a tag of {name}; "
+            f"its tags are: {', '.join(tags) or 'none'}."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__

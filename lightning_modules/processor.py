@@ -1,0 +1,24 @@
+"""What a backbone asks of its inputs; it belongs to the backbone and travels with its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from PIL.Image import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Image transforms and tokenizer of a backbone.
+
+    Attributes:
+        train_image: RGB image -> `[3, H, W]` float32, with augmentation; draws from torch's global generator.
+        eval_image: RGB image -> `[3, H, W]` float32, deterministic.
+        tokenize: B captions -> `[B, L]` int64, or a mapping of such tensors.
+    """
+
+    train_image: Callable[[Image], Tensor]
+    eval_image: Callable[[Image], Tensor]
+    tokenize: Callable[[list[str]], Tensor | Mapping[str, Tensor]]
