@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from datamodules.cache import draft_beside, writing_to
 
 _NAMES = ("images", "captions", "objects")
 
@@ -46,6 +47,11 @@ class StringColumn(Sequence[str]):
         """Return the strings of these rows, in their order."""
         strings: list[str] = self._array.take(pa.array(rows)).to_pylist()
         return strings
+
+    def unique(self) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the distinct strings, and for each row the position of its string among them."""
+        encoded = self._array.dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -200,8 +206,11 @@ class Tables:
     ) -> Tables:
         """Write the columns below `folder` and return the opened tables.
 
+        The folder appears whole or not at all. Where another process was quicker its tables stay, so several may
+        write the same tables at once while others read them.
+
         Args:
-            folder: appears whole or not at all; an older one is replaced.
+            folder: where to; `discard` what is there if it is to be written again.
             images: columns image_id, file, split, width, height.
             captions: columns caption_id, image (row of the image), text; ascending by image.
             objects: columns image (row of the image), category, box (x, y, width, height), crowd (0 or 1),
@@ -209,18 +218,59 @@ class Tables:
             class_names: names of the classes.
             splits: names of the splits.
             fingerprint: hash of the source files.
+
+        Raises:
+            FileExistsError: `folder` holds the tables of other source files.
+            ConfigError: `folder` cannot be written.
+            ValueError: captions or objects do not ascend by image, or columns differ in length.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tables-"))
-        for name, columns in zip(_NAMES, (images, captions, objects), strict=True):
-            table = pa.table(dict(columns), schema=_SCHEMAS[name])
-            with pa.OSFile(str(draft / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table.combine_chunks())
         header = {"class_names": list(class_names), "splits": list(splits), "fingerprint": fingerprint}
-        (draft / "header.json").write_text(json.dumps(header))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(draft, folder)
-        return Tables(folder)
+        columns = dict(zip(_NAMES, (images, captions, objects), strict=True))
+        tables = {name: _arrow_table(name, columns[name]) for name in _NAMES}
+        draft = draft_beside(folder)
+        try:
+            with writing_to(folder.parent):
+                draft.mkdir(parents=True)
+                for name, table in tables.items():
+                    _write_arrow(draft / f"{name}.arrow", table)
+                (draft / "header.json").write_text(json.dumps(header))
+                _publish(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        written = Tables(folder)
+        if written.fingerprint != fingerprint:
+            raise FileExistsError(f"{folder.absolute()} holds tables of other source files.")
+        return written
+
+    def discard(self) -> None:
+        """Remove the files; a process that has them mapped keeps its pages."""
+        aside = draft_beside(self.folder)
+        with writing_to(self.folder.parent), contextlib.suppress(FileNotFoundError):
+            self.folder.rename(aside)  # one step: nobody opens tables of which half the files are gone
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not (folder / "header.json").is_file():
+            raise
+
+
+def _arrow_table(name: str, columns: Mapping[str, Any]) -> pa.Table:
+    columns = dict(columns)
+    if "box" in columns:
+        sides = np.asarray(columns["box"], np.float64).ravel()
+        columns["box"] = pa.FixedSizeListArray.from_arrays(pa.array(sides), 4)
+    if "image" in columns and (np.diff(columns["image"]) < 0).any():
+        raise ValueError(f"the column `image` of {name} must ascend")
+    return pa.table(columns, schema=_SCHEMAS[name]).combine_chunks()
+
+
+def _write_arrow(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
