@@ -195,15 +195,15 @@ def fit_boxes(instances: InstanceColumns, objects: NDArray[np.int64], sizes: NDA
     boxes = instances.boxes[objects]
     limits = np.where(sizes > 0, sizes, np.inf)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    faults: dict[str, NDArray[np.bool_]] = {
-        "is not finite": ~np.isfinite(boxes).all(axis=1),
-        "has a negative side": (boxes[:, 2:] < 0).any(axis=1),
-        "lies outside the image": ((low < -TOLERANCE) | (high > limits + TOLERANCE)).any(axis=1),
+    faults = {
+        "is not finite": ~np.isfinite(boxes),
+        "has a negative side": boxes[:, 2:] < 0,
+        "lies outside the image": (low < -TOLERANCE) | (high > limits + TOLERANCE),
     }
-    for fault, bad in faults.items():
-        if bad.any():
-            first = int(np.flatnonzero(bad)[0])
-            raise _bad_box(instances, int(objects[first]), fault, sizes[first], int(bad.sum()))
+    for fault, found in faults.items():
+        bad = np.flatnonzero(found.any(axis=1))
+        if len(bad):
+            raise _bad_box(instances, int(objects[bad[0]]), fault, sizes[bad[0]], len(bad))
     outside = ((low < 0) | (high > limits)).any(axis=1, keepdims=True)
     start, end = np.clip(low, 0, limits), np.clip(high, 0, limits)
     return np.where(outside, np.concatenate([start, end - start], axis=1), boxes)
