@@ -83,7 +83,9 @@ def _register(model_config: dict[str, Any]) -> str:
 
     missing = sorted({"embed_dim", "vision_cfg", "text_cfg"} - model_config.keys())
     if missing:
-        raise ConfigError(f"`model.init_args.model_config` lacks {', '.join(missing)}, which every open_clip config has.")
+        raise ConfigError(
+            f"`model.init_args.model_config` lacks {', '.join(missing)}, which every open_clip config has."
+        )
     text = json.dumps(model_config, sort_keys=True)
     name = f"inline-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if name not in open_clip.list_models():

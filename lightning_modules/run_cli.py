@@ -1,0 +1,98 @@
+"""LightningCLI with a fresh folder, a CSV log, the best checkpoint and a closing table for every run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_modules.callbacks import ClosingTable, SaveRunConfig
+from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
+
+_TRAINER_DEFAULTS = {
+    "use_distributed_sampler": False,  # our samplers shard without repeating samples
+    "num_sanity_val_steps": 0,  # scores of a few batches of a gallery mean nothing
+    "logger": True,
+}
+_CHECKPOINT_DEFAULTS = {
+    "checkpoint.monitor": "val/rsum",
+    "checkpoint.mode": "max",
+    "checkpoint.save_last": True,
+    "checkpoint.filename": "best",
+    "checkpoint.auto_insert_metric_name": False,
+    "checkpoint.enable_version_counter": False,
+}
+
+
+class RetrievalCLI(LightningCLI):
+    """Parses a config, prepares the run folder and its loggers, and runs the verb."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        defaults = {
+            "subclass_mode_model": True,
+            "subclass_mode_data": True,
+            "auto_configure_optimizers": False,
+            "seed_everything_default": 0,
+            "save_config_callback": SaveRunConfig,
+            "trainer_defaults": _TRAINER_DEFAULTS,
+        }
+        try:
+            super().__init__(*args, **{**defaults, **kwargs})
+        finally:
+            forget_run_folder()
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the keys that belong to no class."""
+        parser.add_argument("--name", type=str, default="run", help="Name of the run's folder below `runs`.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--synthesis",
+            type=str | None,
+            default=None,
+            help="Config of `python -m synth` that is run first where its output is missing.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(_CHECKPOINT_DEFAULTS)
+
+    def before_instantiate_classes(self) -> None:
+        """Make the run folder and point every logger at it."""
+        config = self.config[self.subcommand]
+        self.run_folder = fresh_run_folder(Path(config.runs), config.name)
+        share_run_folder(self.run_folder)
+        config.trainer.default_root_dir = str(self.run_folder)
+        for logger in _loggers(config.trainer.logger):
+            if "save_dir" in logger.init_args:
+                logger.init_args.save_dir = str(self.run_folder)
+            if "offline" in logger.init_args and (reason := wandb_is_offline()):
+                logger.init_args.offline = True
+                os.environ.setdefault("WANDB_SILENT", "true")
+                rank_zero_info(f"Weights & Biases stays offline, below {self.run_folder}: {reason}.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with a CSV log beside the configured loggers, and the callbacks of every run."""
+        trainer = self._get(self.config_init, "trainer")
+        configured = [logger for logger in _as_list(trainer.logger) if not isinstance(logger, bool | None)]
+        csv = CSVLogger(save_dir=str(self.run_folder), name="", version="")
+        callbacks = [ClosingTable()]
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar())
+        trainer.callbacks = [*_as_list(trainer.callbacks), *callbacks]
+        rank_zero_info(f"Run folder: {self.run_folder}")
+        return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
+
+
+def _loggers(configured: Any) -> list[Namespace]:
+    return [logger for logger in _as_list(configured) if isinstance(logger, Namespace)]
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,51 @@
+"""Train and score image-text retrieval models on original and counterfactual pairs.
+
+python train.py fit      --config configs/demo.yaml    train, validating after every epoch
+python train.py validate --config ... --ckpt_path ...  score the validation split
+python train.py test     --config ... --ckpt_path ...  score the test split
+python train.py predict  --config ... --ckpt_path ...  embed the test split
+
+Any key of a config can be given on the command line, such as --data.init_args.ratio 0.2. Several --config files may
+follow each other, the later wins. `fit --help` lists all keys, `fit --print_config` prints the resolved config.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one verb and return the exit status; without a verb, print how to use the command."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    from cli import friendly  # imported late, like all that follows: torch takes seconds, help should not
+
+    return friendly(partial(_run, args))
+
+
+def _run(args: list[str]) -> int:
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    import synth
+    from cli import FriendlyErrors
+    from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
+    from lightning_modules import RetrievalModule
+    from lightning_modules.run_cli import RetrievalCLI
+
+    class Parser(FriendlyErrors, LightningArgumentParser):
+        pass
+
+    class CLI(RetrievalCLI):
+        def after_instantiate_classes(self) -> None:
+            if path := self._get(self.config, "synthesis"):
+                self.datamodule.synthesise = partial(synth.run_file, path)
+
+    CLI(RetrievalModule, RetrievalDataModule, parser_class=Parser, parser_kwargs={"allow_abbrev": False}, args=args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
