@@ -101,13 +101,12 @@ def integers(values: Sequence[Any], what: str) -> NDArray[np.int64]:
     """Return ids as `[N]` int64.
 
     Raises:
-        AnnotationError: one of them is no integer.
+        AnnotationError: one of them is no integer of 64 bits.
     """
-    array = np.array(values) if values else np.empty(0, np.int64)
-    if array.dtype != np.int64 or array.ndim != 1:
-        odd = next((value for value in values if type(value) is not int), max(values, default=0, key=abs))
-        raise AnnotationError(f"{what} must be integers, not {odd!r}.")
-    return array
+    odd = [value for value in values if type(value) is not int or abs(value) >= 2**63]
+    if odd:
+        raise AnnotationError(f"{what} must be 64-bit integers, not {odd[0]!r}.")
+    return np.array(values, np.int64)
 
 
 def strings(values: Sequence[Any], what: str) -> list[str]:
