@@ -1,1 +1,28 @@
 """What the world is: tables, readers, class vocabularies, mixing of original and synthetic pairs, and batches."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules.base import RetrievalDataModule
+    from datamodules.batch import RetrievalBatch
+    from datamodules.coco import CocoDataModule
+    from datamodules.scenes import ScenesDataModule
+
+_HOMES = {
+    "CocoDataModule": "datamodules.coco",
+    "RetrievalBatch": "datamodules.batch",
+    "RetrievalDataModule": "datamodules.base",
+    "ScenesDataModule": "datamodules.scenes",
+}
+
+__all__ = ["CocoDataModule", "RetrievalBatch", "RetrievalDataModule", "ScenesDataModule"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class where it is asked for, so that `import datamodules.phrases` loads no Lightning."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

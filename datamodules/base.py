@@ -1,0 +1,322 @@
+"""The datamodule that every data set shares: tables in, batches of pairs, images, queries and captions out."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+
+from datamodules import datasets
+from datamodules.errors import AnnotationError, ConfigError
+from datamodules.images import ImageReader, open_rgb
+from datamodules.mixing import draw_subset
+from datamodules.phrases.protocol import PhraseMatcher
+from datamodules.processor import Processor
+from datamodules.sampling import MixedBatchSampler, MixingMode, ShardedSampler
+from datamodules.synthetic_set import SyntheticSet, check_finished, has_split, is_finished
+from datamodules.tables import Tables
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class RetrievalDataModule(LightningDataModule, ABC):
+    """Original pairs mixed with synthetic ones for training; images, queries and captions for evaluation.
+
+    A subclass says where its data lies: it implements `read` and sets `image_root`.
+
+    Args:
+        matcher: finds the classes that captions name; None for COCO's 80 classes.
+        synthetic: folder of the synthetic set; None to train on original pairs and evaluate without queries.
+        ratio: |D'sub| / |D|, synthetic pairs in training per original pair; None for all there are, 0 for none.
+        mixing: "concat" shuffles the union of both kinds of pairs, "per_batch" fixes their shares in every batch.
+        synthetic_per_batch: synthetic pairs per batch with mixing per_batch; None for their share of all pairs.
+        pair_with_source: whether a synthetic pair lies in the same batch as its source pair.
+        train_splits: splits whose pairs are trained on.
+        val_split: split that is validated on.
+        test_split: split that is tested on.
+        batch_size: training pairs per batch on one process.
+        eval_batch_size: images or captions per batch in evaluation.
+        num_workers: loader processes; 0 loads in the process itself.
+        val_gallery: captions that a validation query retrieves from, of the split or of all splits; testing always
+            takes all splits, as the paper does.
+        seed: draws the subset, the order and the augmentation.
+        max_unreadable: how many images may be unreadable before the run stops.
+        cache_dir: folder for parsed annotations and mentions; None as `datamodules.cache.cache_root` says.
+        processor: preprocessing of the backbone; None takes it from the LightningModule of the trainer.
+
+    Attributes:
+        image_root: folder of the original images, set by the subclass.
+        synthesise: makes the synthetic set where it is missing, set by the program that can; None where there is none.
+    """
+
+    image_root: Path
+
+    def __init__(
+        self,
+        matcher: PhraseMatcher | None = None,
+        synthetic: str | os.PathLike[str] | None = None,
+        ratio: float | None = None,
+        mixing: MixingMode = "concat",
+        synthetic_per_batch: int | None = None,
+        pair_with_source: bool = False,
+        train_splits: Sequence[str] = ("train", "restval"),
+        val_split: str = "val",
+        test_split: str = "test",
+        batch_size: int = 256,
+        eval_batch_size: int = 256,
+        num_workers: int = min(4, os.cpu_count() or 1),
+        val_gallery: Literal["split", "all"] = "split",
+        seed: int = 0,
+        max_unreadable: int = 10,
+        cache_dir: str | os.PathLike[str] | None = None,
+        processor: Processor | None = None,
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a small split need not reach every process
+        self._matcher, self._processor = matcher, processor
+        self.synthetic_root = None if synthetic is None else Path(synthetic)
+        self.ratio, self.mixing, self.synthetic_per_batch = ratio, mixing, synthetic_per_batch
+        self.pair_with_source = pair_with_source
+        self.train_splits, self.val_split, self.test_split = tuple(train_splits), val_split, test_split
+        self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
+        self.val_gallery, self.seed, self.max_unreadable = val_gallery, seed, max_unreadable
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.synthesise: Callable[[], None] | None = None
+        self._sampler: MixedBatchSampler | None = None
+        self._position: dict[str, int] | None = None
+
+    @abstractmethod
+    def read(self) -> Tables:
+        """Return the tables of the data set, parsed once and cached in `cache_dir`."""
+
+    @property
+    def matcher(self) -> PhraseMatcher:
+        """Finds the classes that captions name, and names the classes of the tables."""
+        if self._matcher is None:
+            from datamodules.phrases import CocoMatcher
+
+            self._matcher = CocoMatcher()
+        return self._matcher
+
+    @property
+    def processor(self) -> Processor:
+        """Preprocessing of the backbone.
+
+        Raises:
+            ConfigError: it was neither given nor is there a trainer with a model that has one.
+        """
+        processor = self._processor
+        if processor is None and self.trainer is not None:
+            processor = getattr(self.trainer.lightning_module, "processor", None)
+        if processor is None:
+            raise ConfigError(
+                "No processor for images and captions: give `processor`, or a trainer whose model has one."
+            )
+        return processor
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The original data set as columns."""
+        return self.read()
+
+    @cached_property
+    def reader(self) -> ImageReader:
+        """Reads images and counts those that cannot be read, over all loaders."""
+        return ImageReader(self.max_unreadable)
+
+    @cached_property
+    def _mentions(self) -> NDArray[np.bool_]:
+        from datamodules.mentions import mentions
+
+        return mentions(self.tables, self.matcher, self.cache_dir)
+
+    def mentions(self) -> NDArray[np.bool_]:
+        """Return `[M, C]` bool, the classes that each caption names; computed once and cached by content."""
+        return self._mentions
+
+    def image_path(self, row: int) -> Path:
+        """Return the file of an image row."""
+        return self.image_root / self.tables.files[row]
+
+    def read_image(self, row: int) -> Image.Image:
+        """Return the image of an image row in RGB.
+
+        Raises:
+            UnreadableImageError: the file cannot be read.
+        """
+        return open_rgb(self.image_path(row))
+
+    def prepare_data(self) -> None:
+        """Parse and cache what is not cached yet, and have the synthetic set made where it can be."""
+        if not len(self.tables):
+            raise AnnotationError(f"The annotations of {self.image_root} hold no image: check the files that are set.")
+        if self.synthetic_root is None:
+            return
+        if self.synthesise is not None and not is_finished(self.synthetic_root):
+            self.synthesise()
+        check_finished(self.synthetic_root)
+        self.mentions()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open what `prepare_data` cached, in every process."""
+        if self.synthetic_root is not None:
+            check_finished(self.synthetic_root)
+
+    def _rows(self, key: str, *splits: str) -> NDArray[np.int64]:
+        rows = self.tables.rows(*splits)
+        if not len(rows):
+            raise ConfigError(
+                f"No image belongs to {' or '.join(splits)} (key `{key}`): the splits of this data set are "
+                f"{', '.join(self.tables.splits)}."
+            )
+        return rows
+
+    def _synthetic(self, *splits: str) -> SyntheticSet | None:
+        root = self.synthetic_root
+        if root is None:
+            return None
+        return SyntheticSet.read(root, splits, self.tables.class_names, self.tables.image_ids)
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
+        """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
+        captions = self.tables.captions_of(self._rows("train_splits", *self.train_splits))
+        synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
+        available = 0 if synthetic is None else len(synthetic)
+        return captions, synthetic, draw_subset(len(captions), available, self.ratio, self.seed)
+
+    def _sources(self) -> NDArray[np.int64] | None:
+        captions, synthetic, chosen = self._pairs
+        if synthetic is None or not self.pair_with_source:
+            return None
+        ids = self.tables.caption_ids[captions]
+        order = np.argsort(ids)
+        wanted = synthetic.source_caption_ids[chosen]
+        place = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+        if (lost := wanted[ids[place] != wanted]).size:
+            raise ConfigError(
+                f"The source caption {lost[0]} of a synthetic pair is not in the splits {', '.join(self.train_splits)} "
+                "(keys `pair_with_source`, `train_splits`): train on the splits that the set was made from."
+            )
+        return place
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ConfigError(
+                "The data is sharded over processes already: set `trainer.use_distributed_sampler` to false."
+            )
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(self, dataset: datasets.RetrievalDataset, **options: Any) -> datasets.RetrievalLoader:
+        return datasets.RetrievalLoader(
+            dataset,
+            collate_fn=dataset.collate,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # leaves the global generator to the model
+            **options,
+        )
+
+    def train_dataloader(self) -> datasets.RetrievalLoader:
+        """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
+        captions, synthetic, chosen = self._pairs
+        rank, world_size = self._place()
+        self._sampler = MixedBatchSampler(
+            len(captions),
+            len(chosen),
+            batch_size=self.batch_size,
+            mode=self.mixing,
+            synthetic_per_batch=self.synthetic_per_batch,
+            sources=self._sources(),
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._resume(self._sampler)
+        pairs = datasets.TrainPairs(
+            self.tables, self.image_root, captions, synthetic, chosen, self.processor, self.reader, self.seed
+        )
+        return self._loader(pairs, batch_sampler=self._sampler, persistent_workers=self.num_workers > 0)
+
+    def _resume(self, sampler: MixedBatchSampler) -> None:
+        if self._position is not None:
+            sampler.load_state_dict(self._position)
+        elif self.trainer is not None:
+            sampler.set_epoch(self.trainer.current_epoch)
+        self._position = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the number of its batches that were trained on, whatever loader workers have fetched."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        batch = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        ended = batch >= self.trainer.num_training_batches
+        return {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have the next training loader start where the checkpoint was saved."""
+        if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
+            self._position = dict(state_dict)
+
+    def _evaluation(self, key: str, split: str, gallery: str) -> list[datasets.RetrievalLoader]:
+        """Return loaders of original images, of queries where there are any, and of captions."""
+        images = self._rows(key, split)
+        queries = self._queries(split)
+        source = self.tables, self.image_root, images, self.processor, self.reader
+        parts: list[datasets.RetrievalDataset] = [datasets.OriginalImages(*source)]
+        if queries is not None:
+            parts.append(datasets.QueryImages(queries, self.processor, self.reader))
+        captions, in_split = self._gallery(split, gallery if queries is not None else "split")
+        mentions = None if queries is None else self.mentions()[captions]
+        parts.append(datasets.Captions(self.tables, captions, in_split, mentions, self.processor))
+        rank, world_size = self._place()
+        sharded = partial(ShardedSampler, rank=rank, world_size=world_size)
+        return [self._loader(part, sampler=sharded(part), batch_size=self.eval_batch_size) for part in parts]
+
+    def _queries(self, split: str) -> SyntheticSet | None:
+        root = self.synthetic_root
+        return None if root is None or not has_split(root, split) else self._synthetic(split)
+
+    def _gallery(self, split: str, gallery: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        own = self.tables.captions_of(self.tables.rows(split))
+        if gallery == "split":
+            return own, np.ones(len(own), dtype=bool)
+        in_split = np.zeros(len(self.tables.caption_ids), dtype=bool)
+        in_split[own] = True
+        return np.arange(len(in_split)), in_split
+
+    def val_dataloader(self) -> list[datasets.RetrievalLoader]:
+        """Return loaders of the validation split: images, queries where the synthetic set has them, captions."""
+        return self._evaluation("val_split", self.val_split, self.val_gallery)
+
+    def test_dataloader(self) -> list[datasets.RetrievalLoader]:
+        """Return loaders of the test split: images, queries where the synthetic set has them, captions."""
+        return self._evaluation("test_split", self.test_split, "all")
+
+    def predict_dataloader(self) -> list[datasets.RetrievalLoader]:
+        """Return the loaders of `test_dataloader` without the queries."""
+        loaders = self.test_dataloader()
+        return [loaders[0], loaders[-1]]
+
+    def describe(self) -> dict[str, int]:
+        """Return the counts of images, pairs, queries and captions, for a log."""
+        captions, _, chosen = self._pairs
+        counts = {"images": len(self.tables), "captions": len(self.tables.caption_ids)}
+        counts |= {"classes": len(self.tables.class_names), "pairs": len(captions), "synthetic pairs": len(chosen)}
+        for split, gallery in ((self.val_split, self.val_gallery), (self.test_split, "all")):
+            queries = self._queries(split)
+            counts[f"{split} images"] = len(self.tables.rows(split))
+            counts[f"{split} queries"] = 0 if queries is None else len(queries)
+            counts[f"{split} gallery"] = len(self._gallery(split, "split" if queries is None else gallery)[0])
+        return counts

@@ -1,0 +1,285 @@
+"""Map-style datasets over columns: training pairs, evaluation images, queries and captions.
+
+A sample is its row and its picture; everything else of a batch is looked up in the columns at once by `collate`.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batch import RetrievalBatch
+from datamodules.images import ImageReader
+from datamodules.processor import Processor
+from datamodules.synthetic_set import SyntheticSet
+from datamodules.tables import Tables
+
+Sample = tuple[int, Tensor | None]
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed torch's CPU, numpy's and Python's global generators from the key, and restore them afterwards.
+
+    Example:
+        >>> with seeded(0, 3, 17):
+        ...     first = torch.rand(1)
+        >>> with seeded(0, 3, 17):
+        ...     second = torch.rand(1)
+        >>> bool(first == second)
+        True
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would reseed the accelerators as well
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+class RetrievalDataset(Dataset[Sample]):
+    """Rows that `collate` makes a `RetrievalBatch` of; a sample whose picture cannot be read has None in its place.
+
+    Attributes:
+        reader: reads the pictures and counts the unreadable ones; None where there are no pictures.
+    """
+
+    reader: ImageReader | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the fields of the batch of these rows, without the pictures."""
+
+    def collate(self, samples: Sequence[Sample]) -> RetrievalBatch | None:
+        """Return the samples as one batch, those without a picture dropped, or None where nothing is left."""
+        readable = [(row, pixels) for row, pixels in samples if pixels is not None]
+        if not readable:
+            return None
+        rows = np.array([row for row, _ in readable], dtype=np.int64)
+        return RetrievalBatch(**self.columns(rows), pixel_values=torch.stack([pixels for _, pixels in readable]))
+
+
+@dataclass
+class TrainPairs(RetrievalDataset):
+    """P original pairs (rows 0..P-1), then S synthetic pairs (rows P..P+S-1).
+
+    An item is `(epoch, row)`: augmentation is seeded by both and the seed, whichever worker or process draws it. Where
+    the picture of a pair cannot be read, the next readable pair of the same kind takes its place, so that batches keep
+    their size and processes that gather each other's embeddings keep in step.
+
+    Attributes:
+        tables: the original data set.
+        image_root: folder of its images.
+        captions: `[P]` caption rows of the original pairs.
+        synthetic: the synthetic set, None where S is 0.
+        chosen: `[S]` its rows.
+        processor: preprocessing of the backbone.
+        reader: reads the pictures.
+        seed: seeds the augmentation.
+    """
+
+    tables: Tables
+    image_root: Path
+    captions: NDArray[np.int64]
+    synthetic: SyntheticSet | None
+    chosen: NDArray[np.int64]
+    processor: Processor
+    reader: ImageReader
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.captions) + len(self.chosen)
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample:
+        epoch, wanted = item
+        for row in self._substitutes(wanted):
+            image = self.reader.read(self._path(row))
+            if image is not None:
+                with seeded(self.seed, epoch, wanted):
+                    return row, self.processor.train_image(image)
+            if self.reader.exceeded:
+                break
+        return wanted, None
+
+    def _substitutes(self, wanted: int) -> Iterator[int]:
+        """Yield the row, then those after it, round to it again, among the pairs of its kind."""
+        originals = len(self.captions)
+        first, count = (0, originals) if wanted < originals else (originals, len(self.chosen))
+        yield from (first + (wanted - first + step) % count for step in range(count))
+
+    def _path(self, row: int) -> Path:
+        if row < len(self.captions):
+            return self.image_root / self.tables.files[self.tables.caption_images[self.captions[row]]]
+        if self.synthetic is None:
+            raise IndexError(row)
+        return self.synthetic.path(self.chosen[row - len(self.captions)])
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return ids and tokens of these pairs; the captions are tokenized together."""
+        original = rows < len(self.captions)
+        captions = self.captions[rows[original]]
+        images = self.tables.image_ids[self.tables.caption_images[captions]]
+        ids = np.stack([images, self.tables.caption_ids[captions], images])
+        texts = self.tables.texts.take(captions)
+        if self.synthetic is not None:
+            chosen, own = self.chosen[rows[~original] - len(self.captions)], self.synthetic
+            ids = np.hstack([ids, [own.image_ids[chosen], own.caption_ids[chosen], own.source_image_ids[chosen]]])
+            texts += own.texts.take(chosen)
+        order = np.argsort(np.argsort(~original, kind="stable"))
+        tokens = self.processor.tokenize([texts[place] for place in order])
+        return _ids(*ids[:, order], synthetic=~original) | {"tokens": tokens}
+
+
+@dataclass
+class OriginalImages(RetrievalDataset):
+    """Original images of an evaluated split.
+
+    Attributes:
+        tables: the data set.
+        image_root: folder of its images.
+        images: `[N]` image rows.
+        processor: preprocessing of the backbone.
+        reader: reads the pictures.
+    """
+
+    tables: Tables
+    image_root: Path
+    images: NDArray[np.int64]
+    processor: Processor
+    reader: ImageReader
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> Sample:
+        image = self.reader.read(self.image_root / self.tables.files[self.images[row]])
+        return row, None if image is None else self.processor.eval_image(image)
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the ids of these images."""
+        ids = self.tables.image_ids[self.images[rows]]
+        return _ids(ids, np.full_like(ids, -1), ids, np.zeros(len(ids), dtype=bool))
+
+
+@dataclass
+class QueryImages(RetrievalDataset):
+    """Counterfactual images of an evaluated split, with their removed and kept classes.
+
+    Attributes:
+        queries: the synthetic set of the split.
+        processor: preprocessing of the backbone.
+        reader: reads the pictures.
+    """
+
+    queries: SyntheticSet
+    processor: Processor
+    reader: ImageReader
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, row: int) -> Sample:
+        image = self.reader.read(self.queries.path(row))
+        return row, None if image is None else self.processor.eval_image(image)
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the ids and classes of these queries."""
+        own = self.queries
+        ids = own.image_ids[rows], own.caption_ids[rows], own.source_image_ids[rows], np.ones(len(rows), dtype=bool)
+        return _ids(*ids) | {
+            "removed": torch.from_numpy(own.removed[rows]),
+            "kept": torch.from_numpy(own.kept[rows]),
+        }
+
+
+@dataclass
+class Captions(RetrievalDataset):
+    """Captions of a gallery.
+
+    Attributes:
+        tables: the data set.
+        captions: `[G]` caption rows.
+        in_split: `[G]` bool, True where the caption belongs to the evaluated split.
+        mentions: `[G, C]` bool, classes that each names, or None where no query asks for them.
+        processor: preprocessing of the backbone.
+    """
+
+    tables: Tables
+    captions: NDArray[np.int64]
+    in_split: NDArray[np.bool_]
+    mentions: NDArray[np.bool_] | None
+    processor: Processor
+    reader = None
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, row: int) -> Sample:
+        return row, None
+
+    def collate(self, samples: Sequence[Sample]) -> RetrievalBatch:
+        """Return the captions as one batch."""
+        return RetrievalBatch(**self.columns(np.array([row for row, _ in samples], dtype=np.int64)))
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Return ids, tokens and classes of these captions."""
+        captions = self.captions[rows]
+        images = self.tables.image_ids[self.tables.caption_images[captions]]
+        ids = _ids(images, self.tables.caption_ids[captions], images, np.zeros(len(rows), dtype=bool))
+        fields = {"tokens": self.processor.tokenize(self.tables.texts.take(captions))}
+        fields["in_split"] = torch.from_numpy(self.in_split[rows])
+        if self.mentions is not None:
+            fields["mentions"] = torch.from_numpy(self.mentions[rows])
+        return ids | fields
+
+
+def _ids(
+    image_ids: NDArray[np.int64],
+    caption_ids: NDArray[np.int64],
+    source_ids: NDArray[np.int64],
+    synthetic: NDArray[np.bool_],
+) -> dict[str, Any]:
+    return {
+        "image_ids": torch.from_numpy(image_ids),
+        "caption_ids": torch.from_numpy(caption_ids),
+        "source_ids": torch.from_numpy(source_ids),
+        "synthetic": torch.from_numpy(synthetic),
+    }
+
+
+class RetrievalLoader(DataLoader[Sample]):
+    """A DataLoader that leaves out batches with nothing readable and stops at too many unreadable images.
+
+    The check runs in the process that iterates, so the user sees one sentence instead of a worker's traceback.
+
+    Raises:
+        UnreadableImageError: while iterating, where the dataset's reader exceeds its limit.
+    """
+
+    dataset: RetrievalDataset
+
+    def __iter__(self) -> Iterator[RetrievalBatch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if self.dataset.reader is not None:
+                self.dataset.reader.check()
+            if batch is not None:
+                yield batch

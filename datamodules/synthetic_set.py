@@ -1,0 +1,171 @@
+"""A finished synthetic set on disk as columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from datamodules.errors import AnnotationError, ConfigError, MissingPathError
+from datamodules.tables import StringColumn
+
+_NUMBERS = ("image_id", "caption_id", "source_image_id", "source_caption_id")
+_STRINGS = ("file_name", "text")
+_MEND = "make the set with `python -m synth --config configs/synth/NAME.yaml`"
+
+
+def is_finished(root: Path) -> bool:
+    """Return whether the set below `root` is complete: its protocol is written last."""
+    return (root / "protocol.json").is_file()
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Return whether the set below `root` has this split."""
+    return (root / split / "metadata.jsonl").is_file()
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Counterfactual pairs or queries, N rows as columns; small to pickle, shared by forked loader workers.
+
+    Attributes:
+        root: folder of the set; `files` are relative to it.
+        image_ids: `[N]` int64, never the id of an original.
+        caption_ids: `[N]` int64, -1 for a query, which has no caption.
+        source_image_ids: `[N]` int64, image that the object was removed from.
+        source_caption_ids: `[N]` int64, caption that the words were removed from, -1 for a query.
+        files: `[N]` image files.
+        texts: `[N]` captions, "" for a query.
+        removed: `[N, C]` bool, classes taken out of the image.
+        kept: `[N, C]` bool, classes left in it.
+    """
+
+    root: Path
+    image_ids: NDArray[np.int64]
+    caption_ids: NDArray[np.int64]
+    source_image_ids: NDArray[np.int64]
+    source_caption_ids: NDArray[np.int64]
+    files: StringColumn
+    texts: StringColumn
+    removed: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, row: int) -> Path:
+        """Return the image file of a row."""
+        return self.root / self.files[row]
+
+    @staticmethod
+    def read(
+        root: Path, splits: Sequence[str], class_names: Sequence[str], originals: NDArray[np.int64]
+    ) -> SyntheticSet:
+        """Read these splits, in this order, those that the set lacks left out.
+
+        Args:
+            root: folder of the set (key `synthetic`).
+            splits: names of the splits, which are its subfolders.
+            class_names: names of the C classes; position = class index.
+            originals: image ids of the original data set.
+
+        Raises:
+            MissingPathError: the folder, all the splits or an image are not there.
+            ConfigError: the set is unfinished.
+            AnnotationError: a line is malformed, names an unknown class or source, or has the image id of an original.
+        """
+        check_finished(root)
+        found = [split for split in splits if has_split(root, split)]
+        if not found:
+            raise MissingPathError(
+                f"Synthetic set {root} (key `synthetic`) has none of the splits {', '.join(splits)}: {_MEND} with "
+                "these splits."
+            )
+        rows = [row for split in found for row in _rows(root, split, class_names)]
+        _check(root, rows, originals)
+        return _columns(root, rows, len(class_names))
+
+
+def check_finished(root: Path) -> None:
+    """Refuse a set that is missing or unfinished.
+
+    Raises:
+        MissingPathError: there is no such folder.
+        ConfigError: its protocol is missing, so the run that made it did not end.
+    """
+    if not root.is_dir():
+        raise MissingPathError(f"Synthetic set {root} (key `synthetic`) does not exist: {_MEND}.")
+    if not is_finished(root):
+        raise ConfigError(
+            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: {_MEND}, which resumes."
+        )
+
+
+def _rows(root: Path, split: str, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    index = {name: position for position, name in enumerate(class_names)}
+    path = root / split / "metadata.jsonl"
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.isspace():
+                yield _row(f"{path}:{number}", split, line, index)
+
+
+def _row(where: str, split: str, line: str, index: dict[str, int]) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+        row = {key: int(fields[key]) for key in _NUMBERS} | {key: str(fields[key]) for key in _STRINGS}
+        row |= {key: [index[name] for name in _names(where, fields[key], index)] for key in ("removed", "kept")}
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, AnnotationError):
+            raise
+        problem = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise AnnotationError(f"{where} (key `synthetic`) is malformed, {problem}: {_MEND} anew.") from error
+    return row | {"file": f"{split}/{row['file_name']}", "where": where}
+
+
+def _names(where: str, names: Sequence[str], index: dict[str, int]) -> Sequence[str]:
+    unknown = [name for name in names if name not in index]
+    if unknown:
+        raise AnnotationError(
+            f"{where} (key `synthetic`) names the class {unknown[0]!r}, which the data set does not have: {_MEND} from "
+            "the same data set."
+        )
+    return names
+
+
+def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int64]) -> None:
+    clashes = np.isin([row["image_id"] for row in rows], originals)
+    known = np.isin([row["source_image_id"] for row in rows], originals)
+    for row, clash, has_source in zip(rows, clashes, known, strict=True):
+        where = f"{row['where']} (key `synthetic`)"
+        if clash:
+            raise AnnotationError(f"{where} has image id {row['image_id']}, which an original image has: {_MEND} anew.")
+        if not has_source:
+            raise AnnotationError(
+                f"{where} names the source image {row['source_image_id']}, which the data set does not have: {_MEND} "
+                "from the same data set."
+            )
+        if not (root / row["file"]).is_file():
+            raise MissingPathError(f"{where} names {root / row['file']}, which does not exist: {_MEND} anew.")
+
+
+def _columns(root: Path, rows: Sequence[dict[str, Any]], classes: int) -> SyntheticSet:
+    numbers = {key: np.array([row[key] for row in rows], dtype=np.int64) for key in _NUMBERS}
+    strings = {key: StringColumn(pa.array([row[key] for row in rows], pa.large_string())) for key in ("file", "text")}
+    masks = {key: np.zeros((len(rows), classes), dtype=bool) for key in ("removed", "kept")}
+    for key, mask in masks.items():
+        for position, row in enumerate(rows):
+            mask[position, row[key]] = True
+    return SyntheticSet(
+        root=root,
+        **{f"{key}s": column for key, column in numbers.items()},
+        files=strings["file"],
+        texts=strings["text"],
+        **masks,
+    )
