@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class RetrievalModule(LightningModule, ABC):
         return evaluation
 
     def _log_scores(self, stage: str) -> None:
-        scores: Mapping[str, Tensor] = self._evaluation(stage).compute()
+        scores = self._evaluation(stage).compute()
         self._evaluation(stage).reset()
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
 

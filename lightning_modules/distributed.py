@@ -31,6 +31,21 @@ def gather_with_grad(rows: Tensor) -> Tensor:
     return gathered
 
 
+def any_rank(flag: bool) -> bool:
+    """Say whether the flag is set on any rank; without a process group, return the flag.
+
+    Example:
+        >>> any_rank(True), any_rank(False)
+        (True, False)
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(int(flag), device=device)
+    dist.all_reduce(total)
+    return bool(total)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

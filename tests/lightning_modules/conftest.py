@@ -46,7 +46,9 @@ class _Failure(str):
     """The traceback of a process that failed."""
 
 
-def _rank(rank: int, world: int, store: Path, results: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _rank(
+    rank: int, world: int, store: Path, results: Any, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     try:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)

@@ -1,0 +1,117 @@
+"""CLIP: unit rows, the clamp of its scale, the paper's optimiser, and checkpoints that rebuild it alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from datamodules.batch import RetrievalBatch
+from datamodules.errors import ConfigError
+from lightning_modules import CLIP
+
+TINY: dict[str, Any] = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1},
+    "text_cfg": {"context_length": 12, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def _batch(model: CLIP, count: int = 4) -> RetrievalBatch:
+    ids = torch.arange(count)
+    generator = torch.Generator().manual_seed(0)
+    return RetrievalBatch(
+        image_ids=ids,
+        caption_ids=ids,
+        source_ids=ids,
+        synthetic=torch.zeros(count, dtype=torch.bool),
+        pixel_values=torch.rand(count, 3, 16, 16, generator=generator),
+        tokens=model.processor.tokenize([f"a picture of {number} dogs" for number in range(count)]),
+    )
+
+
+@pytest.fixture
+def model() -> CLIP:
+    torch.manual_seed(0)
+    return CLIP(model_config=TINY, lr=0.1, optimizer_args={"betas": [0.8, 0.9]}, lr_halving_epochs=1)
+
+
+def _trainer(folder: Path, **options: Any) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(default_root_dir=folder, **{**quiet, "enable_checkpointing": False, **options})
+
+
+def _fit(model: CLIP, folder: Path, steps: int, **options: Any) -> Trainer:
+    batches = DataLoader([_batch(model)] * steps, batch_size=None)
+    trainer = _trainer(folder, **options)
+    trainer.fit(model, batches)
+    return trainer
+
+
+def test_embeddings_are_unit_rows(model: CLIP) -> None:
+    batch = _batch(model)
+    for rows in (model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)):
+        assert rows.shape == (4, 8)
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(4))
+
+
+@pytest.mark.parametrize(("start", "end"), [(9.0, math.log(100)), (-3.0, 0.0)])
+def test_the_scale_is_clamped_after_a_step(model: CLIP, tmp_path: Path, start: float, end: float) -> None:
+    model.lr = 1e-6
+    with torch.no_grad():
+        model.model.logit_scale.fill_(start)
+    _fit(model, tmp_path, steps=1, max_epochs=1)
+    assert model.model.logit_scale.item() == pytest.approx(end, abs=1e-4)
+
+
+def test_training_lowers_the_loss_and_halves_the_rate(model: CLIP, tmp_path: Path) -> None:
+    model.lr = 1e-3
+    before = _loss(model)
+    trainer = _fit(model, tmp_path, steps=4, max_epochs=3, accumulate_grad_batches=2)
+    optimizer = trainer.optimizers[0]
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 8)
+    assert _loss(model) < before
+
+
+def _loss(model: CLIP) -> float:
+    model.log = lambda *_, **__: None
+    loss = model.training_loss(_batch(model)).item()
+    del model.log
+    return loss
+
+
+def test_the_papers_recipe_is_the_default() -> None:
+    recipe = CLIP(model_config=TINY)
+    assert (recipe.optimizer_class, recipe.lr, recipe.lr_halving_epochs) == (torch.optim.Adam, 2e-6, 2)
+
+
+def test_a_checkpoint_rebuilds_the_model_alone(model: CLIP, tmp_path: Path) -> None:
+    trainer = _fit(model, tmp_path, steps=1, max_epochs=1)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+    again = CLIP.load_from_checkpoint(path, weights_only=True)
+    batch = _batch(model)
+    for loaded in (model, again):
+        loaded.eval()
+    torch.testing.assert_close(again.encode_images(batch.pixel_values), model.encode_images(batch.pixel_values))
+    torch.testing.assert_close(again.encode_texts(batch.tokens), model.encode_texts(batch.tokens))
+    assert again.hparams["pretrained"] is None
+
+
+def test_a_misspelled_optimiser_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"`model.init_args.optimizer` is 'Adm'.*AdamW"):
+        CLIP(model_config=TINY, optimizer="Adm")
+
+
+def test_a_batch_without_texts_is_refused(model: CLIP) -> None:
+    batch = _batch(model)
+    batch.tokens = None
+    with pytest.raises(ValueError, match="needs both"):
+        model.training_loss(batch)

@@ -1,0 +1,110 @@
+"""Building open_clip models from names, inline configs and checkpoints; every slip gets one sentence."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from datamodules.errors import ConfigError
+from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
+
+TINY: dict[str, Any] = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1},
+    "text_cfg": {"context_length": 12, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def _parameters(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_come_back_from_a_checkpoint(tmp_path: Path, suffix: str) -> None:
+    model, _ = build_open_clip("unused", None, TINY)
+    path = tmp_path / f"weights.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(model.state_dict(), path)
+    other, _ = build_open_clip("unused", str(path), TINY)
+    assert torch.equal(_parameters(model), _parameters(other))
+
+
+def test_a_pickled_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": _Bomb()}, path)
+    with pytest.raises((ConfigError, pickle.UnpicklingError)):
+        build_open_clip("unused", str(path), TINY)
+    assert not _Bomb.exploded
+
+
+class _Bomb:
+    exploded = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return setattr, (_Bomb, "exploded", True)
+
+
+def test_preprocessing_follows_the_config() -> None:
+    model, tokenizer = build_open_clip("unused", None, TINY, {"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    processor = pickle.loads(pickle.dumps(open_clip_processor(model, tokenizer, (0.9, 1.0))))  # noqa: S301
+    white = Image.new("RGB", (40, 20), "white")
+    assert torch.equal(processor.eval_image(white), torch.ones(3, 16, 16))
+    assert processor.train_image(white).shape == (3, 16, 16)
+    assert processor.tokenize(["a dog", "a cat on a mat"]).shape == (2, 12)
+
+
+def test_rebuild_arguments_need_no_file() -> None:
+    model, _ = build_open_clip("unused", None, TINY, {"mean": (0.5,) * 3})
+    again = rebuild_arguments(model, "unused", TINY)
+    assert again["pretrained"] is None
+    rebuilt, _ = build_open_clip("unused", **again)
+    assert {key: value.shape for key, value in rebuilt.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    assert rebuilt.visual.preprocess_cfg == model.visual.preprocess_cfg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ViT-B32",), ["architecture 'ViT-B32'", "did you mean ViT-B-32"]),
+        (("ViT-B-32", "opnai"), ["`model.init_args.pretrained: opnai`", "laion400m_e31"]),
+        (("unused", None, {"embed_dim": 8}), ["`model.init_args.model_config` lacks text_cfg, vision_cfg"]),
+        (("unused", None, {**TINY, "vision_cfg": {"wdth": 8}}), ["`model.init_args.model_config`", "'wdth'"]),
+    ],
+)
+def test_slips_are_explained(arguments: tuple[Any, ...], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_open_clip(*arguments)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    model, _ = build_open_clip("unused", None, {**TINY, "embed_dim": 4})
+    torch.save(model.state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match=r"other\.pt.*size mismatch|Error\(s\) in loading") as error:
+        build_open_clip("unused", str(tmp_path / "other.pt"), TINY)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 nothing more")
+    with pytest.raises(ConfigError, match=r"half\.pt"):
+        build_open_clip("unused", str(tmp_path / "half.pt"), TINY)
+
+
+def test_an_activation_mismatch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> str:
+        raise AssertionError("weights must not be fetched before the activations agree")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: "openai.pt")
+    monkeypatch.setattr("open_clip.factory.load_checkpoint", never)
+    monkeypatch.setattr("open_clip.factory.CLIP", never)
+    with pytest.raises(ConfigError, match="quickgelu"):
+        build_open_clip("ViT-B-32", "openai")
