@@ -45,13 +45,20 @@ class StringColumn(Sequence[str]):
 
     def take(self, rows: NDArray[np.integer[Any]]) -> list[str]:
         """Return the strings of these rows, in their order."""
-        strings: list[str] = self._array.take(pa.array(rows)).to_pylist()
+        indices = np.ascontiguousarray(rows, np.int64)
+        indices = pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(indices)])
+        strings: list[str] = self._array.take(indices).to_pylist()
         return strings
 
     def unique(self) -> tuple[list[str], NDArray[np.int64]]:
         """Return the distinct strings, and for each row the position of its string among them."""
         encoded = self._array.dictionary_encode()
-        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+        return encoded.dictionary.to_pylist(), _numpy(encoded.indices).astype(np.int64)
+
+
+def _numpy(array: pa.Array) -> NDArray[Any]:
+    """View numbers without copying, and without pandas, whose import `pyarrow.Array.to_numpy` would cost."""
+    return np.from_dlpack(array)
 
 
 @dataclass(frozen=True)
@@ -79,14 +86,15 @@ class Tables:
     def __getstate__(self) -> dict[str, Path]:
         return {"folder": self.folder}
 
+    def _array(self, table: str, column: str) -> pa.Array:
+        data = self._columns[table].column(column)
+        return data.chunk(0) if data.num_chunks else pa.nulls(0, data.type)
+
     def _numbers(self, table: str, column: str) -> NDArray[Any]:
-        chunks = self._columns[table].column(column).chunks
-        dtype = self._columns[table].schema.field(column).type.to_pandas_dtype()
-        return chunks[0].to_numpy() if chunks else np.empty(0, dtype)
+        return _numpy(self._array(table, column))
 
     def _strings(self, table: str, column: str) -> StringColumn:
-        chunks = self._columns[table].column(column).chunks
-        return StringColumn(chunks[0] if chunks else pa.array([], pa.large_string()))
+        return StringColumn(self._array(table, column))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -166,8 +174,7 @@ class Tables:
     @cached_property
     def boxes(self) -> NDArray[np.float64]:
         """`[O, 4]` boxes as x, y, width, height in pixels."""
-        chunks = self._columns["objects"].column("box").chunks
-        return chunks[0].flatten().to_numpy().reshape(-1, 4) if chunks else np.empty((0, 4))
+        return _numpy(self._array("objects", "box").flatten()).reshape(-1, 4)
 
     @cached_property
     def crowds(self) -> NDArray[np.bool_]:
