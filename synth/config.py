@@ -1,0 +1,172 @@
+"""What one synthesis is told to do, and how a yaml becomes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from datamodules.errors import ConfigError, MissingPathError
+from datamodules.phrases import PhraseMatcher
+from datamodules.tables import Tables
+from synth.fills import Fill, TeleaFill
+
+MAX_CLASSES = 256
+SYNTHETIC_ID_BASE = 2**40
+
+
+class Source(Protocol):
+    """What the synthesis needs of a data module: its tables, its words for classes, and its images.
+
+    Its methods return Any because jsonargparse, to accept a class, wants annotations that are equal, not compatible.
+    """
+
+    @property
+    def tables(self) -> Tables:
+        """Images, captions and objects; there after `prepare_data`."""
+
+    @property
+    def matcher(self) -> PhraseMatcher:
+        """Finds the classes that a caption names."""
+
+    @property
+    def max_unreadable(self) -> int:
+        """How many images may be unreadable before the run stops."""
+
+    def prepare_data(self) -> Any:
+        """Read the annotation files."""
+
+    def mentions(self) -> Any:
+        """Return `[M, C]` bool, True where a caption names a class."""
+
+    def read_image(self, row: int) -> Any:
+        """Return the image of a row as a PIL image in RGB; raise `UnreadableImageError` if it is none."""
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """One synthesis: from a data set to a folder of counterfactual pairs and queries.
+
+    Attributes:
+        data: data set to read, a data module by its class path.
+        output: folder to write; it appears when everything in it is finished.
+        pairs: for each split to write with captions (for training), the splits of the data set that it comes from.
+        queries: for each split to write without captions (for ODmAP), the splits that it comes from.
+        fill: what stands where an object stood.
+        alpha1: largest covered share of a kept class, exclusive (equation 1).
+        alpha2: covered share from which a class is removed as well, exclusive (equation 2); 1 removes one class only.
+        alpha3: largest share of the image to remove, exclusive (equation 3).
+        dilation: pixels by which every removed box grows on each side.
+        seed: decides which classes, captions and images are drawn; the order and the workers do not.
+        max_images: images to look at for each written split, drawn by seed; all by default.
+        workers: processes that fill and write images; 0 works in the main process.
+    """
+
+    data: Source
+    output: Path
+    pairs: dict[str, list[str]] = field(default_factory=dict)
+    queries: dict[str, list[str]] = field(default_factory=dict)
+    fill: Fill = field(default_factory=TeleaFill)
+    alpha1: float = 0.4
+    alpha2: float = 0.8
+    alpha3: float = 0.7
+    dilation: int = 0
+    seed: int = 0
+    max_images: int | None = None
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("alpha1", "alpha2", "alpha3"):
+            if not 0 < getattr(self, key) <= 1:
+                raise ConfigError(f"`{key}` is {getattr(self, key)}; give a share of an area above 0 and up to 1.")
+        for key, least in (("dilation", 0), ("seed", 0), ("max_images", 1), ("workers", 0)):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ConfigError(f"`{key}` is {value}; give {least} or more.")
+        _check_splits(self.pairs, self.queries)
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The splits to write, with the splits of the data set that each comes from."""
+        return {**self.pairs, **self.queries}
+
+
+def _check_splits(pairs: dict[str, list[str]], queries: dict[str, list[str]]) -> None:
+    if not pairs and not queries:
+        raise ConfigError(
+            "`pairs` and `queries` are both empty; name a split to write, as in `pairs: {train: [train]}`."
+        )
+    for name, sources in [*pairs.items(), *queries.items()]:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ConfigError(
+                f"`pairs` or `queries` has a split {name!r}; it names a folder: use letters, digits, _ and -."
+            )
+        if not sources:
+            raise ConfigError(f"Split `{name}` of `pairs` or `queries` comes from no split; list at least one.")
+    if twice := sorted(pairs.keys() & queries.keys()):
+        raise ConfigError(f"`pairs` and `queries` both write a split `{twice[0]}`; rename one.")
+
+
+def check_output(output: Path) -> None:
+    """Make sure that a folder can be written.
+
+    Folders above a relative path are made. Those above an absolute path must be there: a missing one is more often a
+    slip or a disk that is not mounted.
+
+    Raises:
+        MissingPathError: if a folder above an absolute path is missing.
+        ConfigError: if something else lies there.
+    """
+    if not output.is_absolute():
+        output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.parent.is_dir():
+        raise MissingPathError(
+            f"`output` is {output}, but there is no folder {output.parent}; create it or mend the path."
+        )
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(
+            f"`output` is {output}, which exists and is no finished synthetic set; delete it or name another."
+        )
+
+
+def check_source(config: SynthesisConfig) -> None:
+    """Make sure that a data set has what its config asks for.
+
+    Raises:
+        ConfigError: for a split that the data set lacks, a data set without boxes, or ids beyond the scheme.
+    """
+    tables = config.data.tables
+    for name, sources in config.splits.items():
+        for source in sources:
+            if source not in tables.splits:
+                known = ", ".join(tables.splits)
+                raise ConfigError(f"Split `{name}` is to come from `{source}`, but the data set has {known}.")
+    if not len(tables.categories):
+        raise ConfigError("The data set of `data` has no boxes, so no object can be removed; name its annotation file.")
+    ids = tables.image_ids
+    if len(tables.class_names) > MAX_CLASSES or ids.min() < 0 or ids.max() >= SYNTHETIC_ID_BASE:
+        raise ConfigError(f"`data` needs image ids from 0 to {SYNTHETIC_ID_BASE - 1} and up to {MAX_CLASSES} classes.")
+
+
+def load(arguments: Path | str | Sequence[str]) -> SynthesisConfig:
+    """Read a synthesis from a yaml file, or from command line arguments.
+
+    Args:
+        arguments: path of a yaml, or arguments such as `["--config", "configs/synth/scenes.yaml", "--seed", "1"]`.
+
+    Raises:
+        SystemExit: after one sentence, if a key or a class is misspelled.
+        UserError: if a value cannot work.
+    """
+    from cli import FriendlyParser
+
+    if isinstance(arguments, (str, Path)):
+        arguments = ["--config", str(arguments)]
+    parser = FriendlyParser(prog="python -m synth", description="Make counterfactual image-text pairs from a data set.")
+    parser.add_argument("--config", action="config", help="yaml with any of the keys below; later ones win")
+    parser.add_class_arguments(SynthesisConfig)
+    namespace = parser.parse_args(list(arguments))
+    values = parser.instantiate(namespace).as_dict()
+    del values["config"]
+    return SynthesisConfig(**values)

@@ -1,0 +1,301 @@
+"""A whole synthesis on the drawn data set, from config to folder."""
+
+import json
+import runpy
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import synth
+from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError, UserError
+from synth import SynthesisConfig, job
+from synth.fills import MeanFill, ZeroFill
+from synth.rules import Rule
+
+BASE = 2**40
+SPLITS = {"pairs": {"train": ["train", "restval"]}, "queries": {"val": ["val"], "test": ["test"]}}
+
+
+@pytest.fixture
+def config(data, tmp_path):
+    return SynthesisConfig(data=data, output=tmp_path / "out", fill=ZeroFill(), **SPLITS)
+
+
+def rows(folder, split):
+    return [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pairs_lose_the_object_and_its_words(config):
+    summary = synth.run(config)
+    tables, matcher = config.data.tables, config.data.matcher
+    written = rows(config.output, "train")
+    assert len(written) == summary.splits["train"].kept == 3
+    for row in written:
+        source = tables.image_ids.tolist().index(row["source_image_id"])
+        candidate = row["image_id"] - BASE - 256 * row["source_image_id"]
+        assert row["caption_id"] == BASE + 256 * row["source_caption_id"] + candidate
+        caption = tables.caption_ids.tolist().index(row["source_caption_id"])
+        assert tables.caption_images[caption] == source
+        assert row["source_text"] == tables.texts[caption]
+        named = {matcher.class_names[i] for i in np.flatnonzero(matcher.mentions([row["text"]])[0])}
+        assert matcher.class_names[candidate] in row["removed"]
+        assert not named & set(row["removed"])
+        assert named & set(row["kept"])
+        assert_black_boxes(config, row, source)
+    assert written[0]["fill"] == "zero"
+    assert (written[0]["fill_version"], written[0]["caption_strategy"], written[0]["seed"]) == (1, "noun_phrases", 0)
+
+
+def assert_black_boxes(config, row, source):
+    before = np.array(config.data.read_image(source))
+    after = np.asarray(Image.open(config.output / "train" / row["file_name"]))
+    for x, y, width, height in (map(int, box) for box in row["removed_boxes"]):
+        before[y : y + height, x : x + width] = 0
+    assert np.array_equal(before, after)
+
+
+def test_queries_have_one_removal_for_every_image_and_no_caption(config):
+    synth.run(config)
+    for split, images in (("val", {105}), ("test", {106, 107})):
+        written = rows(config.output, split)
+        assert {row["source_image_id"] for row in written} == images
+        for row in written:
+            assert (row["text"], row["source_text"], row["caption_id"], row["source_caption_id"]) == ("", "", -1, -1)
+            assert row["removed"]
+            assert row["kept"]
+            assert row["image_id"] >= BASE
+
+
+def test_the_protocol_has_config_and_counts(config):
+    summary = synth.run(config)
+    protocol = json.loads((config.output / "protocol.json").read_text())
+    assert protocol["config"]["data"] == {
+        "class_path": f"{type(config.data).__module__}.DrawnData",
+        "fingerprint": "drawn",
+        "matcher": "words-1",
+    }
+    assert protocol["config"]["fill"] == {"class_path": "synth.fills.ZeroFill", "version": 1}
+    assert protocol["config"]["pairs"] == SPLITS["pairs"]
+    train = protocol["counts"]["train"]
+    assert (train["images"], train["kept"]) == (5, 3)
+    assert train["dropped"] == {rule.value: 0 for rule in synth.report.IMAGE_RULES} | {
+        "few_classes": 1,
+        "no_kept_word": 1,
+    }
+    assert (train["candidates"], train["rejected"]["nothing_kept"]) == (10, 1)
+    assert train["images"] == train["kept"] + sum(train["dropped"].values())
+    assert summary.splits["train"].dropped[Rule.NO_KEPT_WORD] == 1
+
+
+def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
+    synth.run(config)
+    synth.run(replace(config, output=tmp_path / "again", workers=2))
+    assert contents(config.output) == contents(tmp_path / "again")
+    texts = set()
+    for seed in range(6):
+        synth.run(replace(config, output=tmp_path / f"seed{seed}", seed=seed))
+        texts.add(tuple(row["text"] for row in rows(tmp_path / f"seed{seed}", "train")))
+    assert len(texts) > 1
+
+
+def test_an_image_is_treated_alike_in_any_company(config, tmp_path, draw_images, data):
+    synth.run(config)
+    alone = type(data)(str(tmp_path / "alone"))
+    draw_images(
+        alone.root, [("a", "train", ["dog", "frisbee"], ["Two dogs chase a frisbee.", "A dog plays", "On the grass"])]
+    )
+    only = replace(config, data=alone, output=tmp_path / "out2", pairs={"train": ["train"]}, queries={})
+    synth.run(only)
+    assert rows(only.output, "train") == rows(config.output, "train")[:1]
+
+
+def test_an_edited_caption_that_still_names_a_removed_class_is_not_used(config):
+    class Stubborn(type(config.data.matcher)):
+        def mentions(self, captions):
+            return np.ones((len(captions), len(self.class_names)), dtype=bool)
+
+    config.data.matcher = Stubborn()
+    with pytest.raises(ConfigError, match=r"the edited caption names a removed class \(3\)"):
+        synth.run(config)
+
+
+def test_dilation_grows_the_filled_box(config, tmp_path):
+    synth.run(replace(config, dilation=2))
+    row = rows(config.output, "val")[0]
+    x, y, width, height = map(int, row["removed_boxes"][0])
+    pixels = np.asarray(Image.open(config.output / "val" / row["file_name"]))
+    assert not pixels[y - 2 : y + height + 2, x - 2 : x + width + 2].any()
+    assert pixels[y - 3, x : x + width].any()
+
+
+def test_max_images_draws_some(config):
+    summary = synth.run(replace(config, max_images=4))
+    assert summary.splits["train"].images == 4
+    assert summary.splits["val"].images == 1
+
+
+def test_a_finished_set_is_left_alone(config, monkeypatch):
+    first = synth.run(config)
+    before = {path: path.stat().st_mtime_ns for path in config.output.rglob("*")}
+    monkeypatch.setattr(job, "_Job", None)
+    again = synth.run(replace(config, workers=3))
+    assert (first.made, again.made) == (True, False)
+    assert {name: counts.as_json() for name, counts in again.splits.items()} == {
+        name: counts.as_json() for name, counts in first.splits.items()
+    }
+    assert {path: path.stat().st_mtime_ns for path in config.output.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seed": 1}, "`seed` 0 instead of 1"),
+        ({"fill": MeanFill()}, "`fill.class_path` 'synth.fills.ZeroFill' instead of 'synth.fills.MeanFill'"),
+        ({"alpha2": 0.9}, "`alpha2` 0.8 instead of 0.9"),
+        ({"queries": {"val": ["val"]}}, "`queries.test`"),
+    ],
+)
+def test_another_config_is_refused_with_the_key_that_differs(config, change, key):
+    synth.run(config)
+    with pytest.raises(ConfigError) as caught:
+        synth.run(replace(config, **change))
+    assert key in str(caught.value)
+
+
+def test_a_broken_run_leaves_nothing(config, monkeypatch):
+    def fail(self, image, mask):
+        raise RuntimeError("out of paint")
+
+    monkeypatch.setattr(ZeroFill, "paint", fail)
+    with pytest.raises(RuntimeError, match="out of paint"):
+        synth.run(config)
+    assert not list(config.output.parent.glob("*out*"))
+
+
+def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys):
+    (config.data.root / "a.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match=r"`max_unreadable` 0 of `data`.*a\.png"):
+        synth.run(config)
+    config.data.max_unreadable = 1
+    summary = synth.run(config)
+    assert summary.splits["train"].dropped[Rule.UNREADABLE] == 1
+    assert summary.splits["train"].kept == len(rows(config.output, "train")) == 2
+    assert "a.png" in capsys.readouterr().err.replace("\n", "")
+
+
+def test_an_image_of_another_size_is_refused(config):
+    Image.new("RGB", (5, 5)).save(config.data.root / "a.png")
+    with pytest.raises(AnnotationError, match=r"a\.png has 5 x 5 pixels, but its annotation says 48 x 40"):
+        synth.run(config)
+
+
+def test_bad_configs_name_key_and_cure(config, data, tmp_path, draw_images):
+    wrong = {
+        r"`alpha1` is 1\.5": {"alpha1": 1.5},
+        r"`alpha3` is 0": {"alpha3": 0.0},
+        r"`dilation` is -1": {"dilation": -1},
+        r"`max_images` is 0": {"max_images": 0},
+        r"both empty": {"pairs": {}, "queries": {}},
+        r"'\.\./up'": {"pairs": {"../up": ["train"]}},
+        r"comes from no split": {"queries": {"val": []}},
+        r"both write a split `val`": {"pairs": {"val": ["val"]}},
+    }
+    for text, change in wrong.items():
+        with pytest.raises(ConfigError, match=text):
+            replace(config, **change)
+
+
+def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_images):
+    with pytest.raises(MissingPathError, match="no folder"):
+        synth.run(replace(config, output=tmp_path / "missing" / "out"))
+    with pytest.raises(ConfigError, match="`restvall`, but the data set has train, restval, val, test"):
+        synth.run(replace(config, pairs={"train": ["restvall"]}))
+    config.output.mkdir()
+    (config.output / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="no finished synthetic set"):
+        synth.run(config)
+    assert (config.output / "thesis.txt").exists()
+    boxless = type(data)(str(tmp_path / "boxless"))
+    draw_images(boxless.root, [("a", "train", [], ["A dog"])])
+    with pytest.raises(ConfigError, match="no boxes"):
+        synth.run(SynthesisConfig(boxless, tmp_path / "o", pairs={"train": ["train"]}))
+
+
+def test_an_empty_split_says_why(config, data, tmp_path, draw_images):
+    lonely = type(data)(str(tmp_path / "lonely"))
+    draw_images(lonely.root, [("a", "train", ["dog"], ["A dog"]), ("b", "train", ["dog", "cat"], ["Grass"])])
+    with pytest.raises(ConfigError, match=r"none of its 2 images .*fewer than two classes \(1\)") as caught:
+        synth.run(SynthesisConfig(lonely, tmp_path / "o", pairs={"train": ["train"]}))
+    assert "no caption names a removable class (1)" in str(caught.value)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def yaml(data, tmp_path, drawn_class_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"data: {{class_path: {drawn_class_path}, init_args: {{root: {data.root}}}}}\n"
+        f"output: {tmp_path / 'out'}\nfill: {{class_path: MeanFill}}\npairs: {{train: [train]}}\n"
+    )
+    return path
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["synth", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("synth", run_name="__main__")
+    return caught.value.code
+
+
+def test_the_command_makes_the_set_and_shows_the_table(yaml, tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, "--config", yaml, "--seed", "3", "--fill", "ZeroFill") == 0
+    printed = capsys.readouterr().err
+    assert "images looked at" in printed
+    assert "fewer than two classes" in printed
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert (protocol["config"]["seed"], protocol["config"]["fill"]["class_path"]) == (3, "synth.fills.ZeroFill")
+
+
+def test_a_yaml_can_be_run_from_elsewhere(yaml, tmp_path):
+    synth.run_file(yaml)
+    assert (tmp_path / "out" / "protocol.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "texts"),
+    [
+        (["--alpha1", "7"], 1, ["`alpha1` is 7.0"]),
+        (["--pairs", "{train: [trian]}"], 1, ["`trian`", "train, restval, val, test"]),
+        (["--fill", "MaenFill"], 2, ["MaenFill", "MeanFill"]),
+        (["--sead", "1"], 2, ["sead", "seed"]),
+    ],
+)
+def test_mistakes_get_one_sentence(yaml, monkeypatch, capsys, arguments, code, texts):
+    assert command(monkeypatch, "--config", yaml, *arguments) == code
+    printed = capsys.readouterr().err
+    assert len(printed.strip().splitlines()) == 1
+    assert "Traceback" not in printed
+    for text in texts:
+        assert text in printed
+
+
+def test_errors_are_the_projects_own():
+    assert issubclass(ConfigError, UserError)
+
+
+@pytest.mark.slow
+def test_the_image_folder_loader_reads_the_set(config, tmp_path):
+    from datasets import load_dataset
+
+    synth.run(config)
+    loaded = load_dataset("imagefolder", data_dir=str(config.output), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in loaded.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert loaded["train"][0]["text"] == rows(config.output, "train")[0]["text"]
+    assert loaded["train"][0]["image"].size == (48, 40)
