@@ -1,0 +1,138 @@
+"""Reference rows for ODmAP@k that need no model, in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from metrics.checks import check_choice, check_ids, check_masks, check_top_k
+from metrics.distributed import Alone
+from metrics.functional.odmap import KEPT_RULES, KeptRule, expected_average_precision, relevance
+from metrics.search import count_relevant, distinct_rows
+from metrics.sharded import Columns, ShardedMetric, rounds
+
+
+class ODmAPBaselines(ShardedMetric):
+    """What ODmAP@k (divided by k) is worth without looking at the query, in per cent (0 to 100).
+
+    `random` is the expectation when the whole gallery is ranked at random. `own_captions` is the expectation when the
+    n captions of the image that the query was made from are returned in random order; there k is cut at n. A model
+    that ignores the missing object scores about as high as `own_captions`. A query whose source has no caption in the
+    gallery counts as 0.
+
+    Repeated rows are recognised by their id and counted once; the gallery stays on the rank that saw it.
+
+    Args:
+        top_k: One cut k or several.
+        kept: "any" kept class makes a caption relevant, or "all" are needed.
+        process_group: Ranks to work with; None is the whole world.
+
+    Raises:
+        TypeError: A cut is no integer.
+        ValueError: A cut is not positive, or `kept` is unknown.
+
+    Example:
+        >>> import torch
+        >>> dog, frisbee = torch.eye(2).bool()
+        >>> baselines = ODmAPBaselines(top_k=1)
+        >>> captions = torch.stack([dog | frisbee, frisbee, dog, dog])
+        >>> baselines.update_gallery(captions, image_ids=torch.tensor([1, 1, 2, 2]), ids=torch.tensor([10, 11, 12, 13]))
+        >>> baselines.update(dog[None], frisbee[None], source_ids=torch.tensor([1]), ids=torch.tensor([7]))
+        >>> baselines.compute()
+        {'random/ODmAP@1': tensor(25.), 'own_captions/ODmAP@1': tensor(50.)}
+    """
+
+    _batch_tables: ClassVar[tuple[str, ...]] = ("queries",)
+
+    def __init__(
+        self, top_k: int | Sequence[int] = (1, 5, 10), kept: KeptRule = "any", process_group: Any = None
+    ) -> None:
+        super().__init__(process_group)
+        self.top_k = check_top_k(top_k)
+        check_choice("kept", kept, KEPT_RULES)
+        self.kept: KeptRule = kept
+        self._add_table("gallery", "mentions", "image_ids", "ids")
+        self._add_table("queries", "removed", "kept", "source_ids", "ids")
+
+    def update_gallery(self, mentions: Tensor, image_ids: Tensor, ids: Tensor) -> None:
+        """Add captions to the gallery.
+
+        Args:
+            mentions: `[G, C]` bool, classes that each caption mentions.
+            image_ids: `[G]` integers, the image that each caption describes.
+            ids: `[G]` integers, caption ids.
+
+        Raises:
+            TypeError: A tensor has the wrong dtype.
+            ValueError: Shapes do not fit.
+        """
+        check_masks(len(mentions), mentions=mentions)
+        check_ids(len(mentions), image_ids=image_ids, ids=ids)
+        self._update_count += 1
+        self._append("gallery", mentions=mentions, image_ids=image_ids.long(), ids=ids.long())
+
+    def update(self, removed: Tensor, kept: Tensor, source_ids: Tensor, ids: Tensor) -> None:
+        """Add queries.
+
+        Args:
+            removed: `[Q, C]` bool, classes taken out of each image.
+            kept: `[Q, C]` bool, classes still in it.
+            source_ids: `[Q]` integers, the image that each query was made from.
+            ids: `[Q]` integers, query ids.
+
+        Raises:
+            TypeError: A tensor has the wrong dtype.
+            ValueError: Shapes do not fit.
+        """
+        check_masks(len(removed), removed=removed, kept=kept)
+        check_ids(len(removed), source_ids=source_ids, ids=ids)
+        self._append("queries", removed=removed, kept=kept, source_ids=source_ids.long(), ids=ids.long())
+
+    def _evaluate(self, ranks: Alone) -> dict[str, Tensor]:
+        shards = self._shards(ranks)
+        gallery, queries = ({name: torch.cat(parts) for name, parts in table.items()} for table in shards.values())
+        _check_fit(gallery, queries)
+        keep = ranks.first_seen(gallery["ids"])
+        gallery = {name: rows[keep] for name, rows in gallery.items()}
+        patterns = distinct_rows(gallery["mentions"])
+        counts = []
+        for asked in rounds(ranks, queries, ranks.first_seen(queries["ids"])):
+            everywhere = count_relevant(patterns[0], asked["removed"], asked["kept"], self.kept, patterns[1])
+            counts.append(ranks.total(torch.stack([everywhere, *_count_own(gallery, asked, self.kept)])))
+        relevant, own_relevant, own = torch.cat(counts, dim=1)
+        size = int(ranks.total(keep.sum()))
+        by_chance = {f"random/ODmAP@{k}": expected_average_precision(relevant, size, k) for k in self.top_k}
+        by_source = {
+            f"own_captions/ODmAP@{k}": expected_average_precision(own_relevant, own, k) * k / own.clamp(min=1, max=k)
+            for k in self.top_k
+        }
+        return {name: 100 * values.mean() for name, values in (by_chance | by_source).items()}
+
+
+def _count_own(gallery: Columns, queries: Columns, kept_rule: KeptRule) -> tuple[Tensor, Tensor]:
+    """Count the relevant captions of the source images, and all their captions, `[Q]` each."""
+    asking, captions = _own_captions(queries["source_ids"], gallery["image_ids"])
+    mentions = gallery["mentions"][captions, None]
+    relevant = relevance(mentions, queries["removed"][asking], queries["kept"][asking], kept_rule)[:, 0]
+    asked = len(queries["source_ids"])
+    return asking[relevant].bincount(minlength=asked), asking.bincount(minlength=asked)
+
+
+def _own_captions(source_ids: Tensor, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair every query with the captions of its source image: `[P]` query rows and `[P]` caption rows."""
+    ordered, order = source_ids.sort()
+    first = torch.searchsorted(ordered, image_ids)
+    repeats = torch.searchsorted(ordered, image_ids, right=True) - first
+    captions = torch.arange(len(image_ids), device=image_ids.device).repeat_interleave(repeats)
+    starts = (repeats.cumsum(0) - repeats)[captions]
+    within = torch.arange(len(captions), device=image_ids.device) - starts
+    return order[first[captions] + within], captions
+
+
+def _check_fit(gallery: Columns, queries: Columns) -> None:
+    asked, held = queries["removed"].shape[1], gallery["mentions"].shape[1]
+    if asked != held:
+        raise ValueError(f"removed and kept of the queries have {asked} classes, mentions of the gallery have {held}.")
