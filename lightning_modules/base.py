@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ class RetrievalModule(LightningModule, ABC):
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
 
 
-def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     known = {key: value for key, value in vars(torch.optim).items() if isinstance(value, type)}
     if name not in known or not issubclass(known[name], torch.optim.Optimizer):
         names = sorted(key for key, value in known.items() if issubclass(value, torch.optim.Optimizer))

@@ -81,7 +81,8 @@ class CLIP(RetrievalModule):
         images, texts = self.encode_images(batch.pixel_values), self.encode_texts(batch.tokens)
         scale = self.model.logit_scale.exp()
         self.log("train/logit_scale", scale.detach())
-        return self.loss(images, texts, scale)
+        loss: Tensor = self.loss(images, texts, scale)
+        return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, then clamp the learned log scale to [0, ln 100]."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from datamodules.errors import ConfigError
 from lightning_modules.processor import Processor
@@ -37,7 +38,7 @@ def build_open_clip(
 
     name = architecture if model_config is None else _register(model_config)
     _check_names(name, pretrained)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_advice(pretrained is None):
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         try:
             model = open_clip.create_model(name, pretrained=pretrained, force_preprocess_cfg=preprocess_config)
@@ -66,14 +67,14 @@ def open_clip_processor(model: Any, tokenizer: Any, crop_scale: tuple[float, flo
     )
 
 
-def rebuild_arguments(model: nn.Module, architecture: str, model_config: dict[str, Any] | None) -> dict[str, Any]:
+def rebuild_arguments(model: Any, architecture: str, model_config: dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments that rebuild the model from a checkpoint alone, with no download and no other file."""
     import open_clip
 
     return {
         "pretrained": None,
         "model_config": model_config or open_clip.get_model_config(architecture),
-        "preprocess_config": dict(model.visual.preprocess_cfg),  # type: ignore[union-attr]
+        "preprocess_config": dict(model.visual.preprocess_cfg),
     }
 
 
@@ -112,6 +113,17 @@ def _check_names(name: str, pretrained: str | None) -> None:
             f"`model.init_args.pretrained: {pretrained}` is neither a file nor a tag of {name}; "
             f"its tags are: {', '.join(tags) or 'none'}."
         )
+
+
+@contextmanager
+def _no_advice(wanted: bool) -> Iterator[None]:
+    """Silence open_clip's warning that the weights are random where random weights were asked for."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR if wanted else level)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

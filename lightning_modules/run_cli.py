@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from datamodules.errors import MissingPathError
 from lightning_modules.callbacks import ClosingTable, SaveRunConfig
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
@@ -43,6 +45,7 @@ class RetrievalCLI(LightningCLI):
             "save_config_callback": SaveRunConfig,
             "trainer_defaults": _TRAINER_DEFAULTS,
         }
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
         try:
             super().__init__(*args, **{**defaults, **kwargs})
         finally:
@@ -64,6 +67,7 @@ class RetrievalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make the run folder and point every logger at it."""
         config = self.config[self.subcommand]
+        _check_checkpoint(config.ckpt_path)
         self.run_folder = fresh_run_folder(Path(config.runs), config.name)
         share_run_folder(self.run_folder)
         config.trainer.default_root_dir = str(self.run_folder)
@@ -80,12 +84,25 @@ class RetrievalCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         configured = [logger for logger in _as_list(trainer.logger) if not isinstance(logger, bool | None)]
         csv = CSVLogger(save_dir=str(self.run_folder), name="", version="")
-        callbacks = [ClosingTable()]
+        callbacks: list[Callback] = [ClosingTable()]
         if trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         trainer.callbacks = [*_as_list(trainer.callbacks), *callbacks]
         rank_zero_info(f"Run folder: {self.run_folder}")
         return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
+
+
+def _check_checkpoint(path: str | None) -> None:
+    if path is None or path in ("best", "last", "hpc") or Path(path).is_file():
+        return
+    raise MissingPathError(
+        f"`ckpt_path` is {path}, but {Path(path).absolute()} is no file; "
+        "a run keeps its checkpoints at RUNS/NAME/DATE/checkpoints/{best,last}.ckpt."
+    )
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 def _loggers(configured: Any) -> list[Namespace]:

@@ -25,7 +25,7 @@ def fresh_run_folder(root: Path, name: str) -> Path:
         return Path(inherited)
     stamp = root / name / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder, copy = stamp, 1
-    while rank_zero_only.rank == 0:
+    while getattr(rank_zero_only, "rank", 0) == 0:
         try:
             folder.mkdir(parents=True)
             break
