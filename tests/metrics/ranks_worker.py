@@ -1,0 +1,171 @@
+"""One rank of the distributed tests: runs every case and stores what it saw (started by test_distributed.py)."""
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from metrics import ODmAP, ODmAPBaselines, RetrievalRecall
+
+
+def world_of_rows():
+    """Return the whole data: two thirds of the embeddings are whole numbers, so that many scores tie exactly."""
+    generator = torch.Generator().manual_seed(0)
+
+    def embeddings(rows):
+        values = torch.randn(rows, 6, generator=generator)
+        values[: 2 * rows // 3] = values[: 2 * rows // 3].round()
+        return values
+
+    owners = torch.randint(0, 17, (61,), generator=generator)
+    gallery = {
+        "embeddings": embeddings(61),
+        "mentions": torch.rand(61, 5, generator=generator) < 0.4,
+        "image_ids": owners,
+        "ids": torch.randperm(500, generator=generator)[:61],
+    }
+    queries = {
+        "embeddings": embeddings(13),
+        "removed": torch.rand(13, 5, generator=generator) < 0.2,
+        "kept": torch.rand(13, 5, generator=generator) < 0.4,
+        "source_ids": torch.randint(0, 19, (13,), generator=generator),
+        "ids": torch.randperm(90, generator=generator)[:13],
+    }
+    return {
+        "gallery": gallery,
+        "queries": queries,
+        "images": {"embeddings": embeddings(15), "image_ids": torch.arange(15)},
+    }
+
+
+def even(rows, rank, size):
+    return torch.arange(rank, rows, size)
+
+
+def uneven(rows, rank, size):
+    cut = 4 * rows // 5
+    return torch.arange(cut) if rank == 0 else even(rows - cut, rank - 1, max(size - 1, 1)) + cut
+
+
+def last_rank_empty(rows, rank, size):
+    """Return no row on the last rank; a single rank is the first one too and gets all."""
+    return even(rows, rank, max(size - 1, 1)) if rank < size - 1 or size == 1 else torch.arange(0)
+
+
+def all_on_last_rank(rows, rank, size):
+    return torch.arange(rows if rank == size - 1 else 0)
+
+
+def padded(rows, rank, size):
+    """Every rank gets as many rows as the fullest one, and three more that other ranks and it itself have too."""
+    longest = -(-rows // size)
+    return torch.cat([torch.arange(rank, rank + size * longest, size) % rows, torch.tensor([0, 1, rank % rows])])
+
+
+SHARES = {share.__name__: share for share in (even, uneven, last_rank_empty, all_on_last_rank, padded)}
+
+
+def pick(columns, rows, *names):
+    return {name: columns[name][rows] for name in names}
+
+
+def fill(rank, size, share, batch):
+    """Return the three metrics filled with this rank's rows, in batches whose number differs between ranks."""
+    data = world_of_rows()
+    odmap = ODmAP(top_k=(1, 4, 70), normalize="min(k,R)", chunk_size=16)
+    baselines, recall = ODmAPBaselines(top_k=(1, 4)), RetrievalRecall(chunk_size=16)
+    for rows in share(61, rank, size).split(batch + rank):
+        if len(rows):
+            gallery = data["gallery"]
+            odmap.update_gallery(**pick(gallery, rows, "embeddings", "mentions", "ids"))
+            baselines.update_gallery(**pick(gallery, rows, "mentions", "image_ids", "ids"))
+            recall.update_captions(**pick(gallery, rows, "embeddings", "image_ids", "ids"))
+    for rows in share(13, rank, size).split(batch):
+        if len(rows):
+            odmap.update(**pick(data["queries"], rows, "embeddings", "removed", "kept", "ids"))
+            baselines.update(**pick(data["queries"], rows, "removed", "kept", "source_ids", "ids"))
+    for rows in share(15, rank, size).split(batch):
+        if len(rows):
+            recall.update_images(**pick(data["images"], rows, "embeddings", "image_ids"))
+    return odmap, baselines, recall
+
+
+def outcome(odmap, baselines, recall):
+    values = {**odmap.compute(), **baselines.compute(), **recall.compute()}
+    return {"values": values, "per_query": odmap.per_query(), "summary": odmap.summary()}
+
+
+def compute_twice_with_news_on_one_rank(rank, size):
+    """A value cached on the other ranks would leave rank 0 waiting."""
+    metrics = fill(rank, size, even, 7)
+    first = outcome(*metrics)
+    if rank == 0:
+        metrics[0].update(**pick(world_of_rows()["queries"], slice(2), "embeddings", "removed", "kept", "ids"))
+    second = outcome(*metrics)
+    return first if first["values"] == second["values"] else second
+
+
+def forward_on_one_rank(rank, size):
+    metrics = fill(rank, size, even, 7)
+    if rank == 0:
+        metrics[0](**pick(world_of_rows()["queries"], slice(3), "embeddings", "removed", "kept", "ids"))
+    return outcome(*metrics)
+
+
+def gallery_here_queries_there(rank, size):
+    odmap, baselines, recall = fill(rank, size, all_on_last_rank, 7)
+    fresh = fill(size - 1 - rank, size, all_on_last_rank, 7)
+    for metric, other in zip((odmap, baselines), fresh, strict=False):
+        for name in metric._defaults:
+            if name.startswith("queries"):
+                setattr(metric, name, getattr(other, name))
+    return outcome(odmap, baselines, recall)
+
+
+def disagreement(rank, size):
+    """Every rank must raise, with the same words."""
+    metric = ODmAP()
+    classes = 5 if rank == 0 else 4
+    metric.update_gallery(torch.ones(2, 3), torch.ones(2, classes).bool(), torch.arange(2) + 2 * rank)
+    metric.update(torch.ones(1, 3), torch.zeros(1, classes).bool(), torch.ones(1, classes).bool(), torch.tensor([rank]))
+    try:
+        metric.compute()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def nothing_anywhere(rank, size):
+    try:
+        ODmAP().compute()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+SPECIAL = {
+    function.__name__: function
+    for function in (
+        compute_twice_with_news_on_one_rank,
+        forward_on_one_rank,
+        gallery_here_queries_there,
+        disagreement,
+        nothing_anywhere,
+    )
+}
+
+
+def run_cases(rank, size):
+    cases = {name: outcome(*fill(rank, size, share, 5)) for name, share in SHARES.items()}
+    return cases | {name: special(rank, size) for name, special in SPECIAL.items()}
+
+
+def main(rank, size, meeting, target):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{meeting}", timedelta(seconds=90), world_size=size, rank=rank)
+    torch.save(run_cases(rank, size), target)
+    dist.destroy_process_group()
+
+
+if __name__ == "__ranks__":
+    main(rank, size, meeting, target)  # noqa: F821  # set by the caller through `init_globals`

@@ -1,0 +1,92 @@
+import multiprocessing
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).with_name("ranks_worker.py")
+SIZES = (1, 2, 3)
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Start every world once and return `{size: [cases of rank 0, of rank 1, ...]}`."""
+    folder = tmp_path_factory.mktemp("ranks")
+    context = multiprocessing.get_context("forkserver")  # torch is imported once, by the server
+    context.set_forkserver_preload(["torchmetrics"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        found = {}
+        for size in SIZES:
+            found[size] = _run_world(context, folder, size)
+    return found
+
+
+def _run_world(context, folder, size):
+    targets = [folder / f"{size}-{rank}.pt" for rank in range(size)]
+    processes = []
+    for rank, target in enumerate(targets):
+        given = {"rank": rank, "size": size, "meeting": str(folder / f"meeting-{size}"), "target": str(target)}
+        processes.append(context.Process(target=runpy.run_path, args=(str(WORKER), given, "__ranks__")))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=150)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * size
+    return [torch.load(target) for target in targets]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    worker = runpy.run_path(str(WORKER))
+    return worker["outcome"](*worker["fill"](0, 1, worker["even"], 1000))
+
+
+CASES = (
+    "even",
+    "uneven",
+    "last_rank_empty",
+    "all_on_last_rank",
+    "padded",
+    "compute_twice_with_news_on_one_rank",
+    "forward_on_one_rank",
+    "gallery_here_queries_there",
+)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_returns_what_one_process_does(outcomes, alone, size, case):
+    for rank in range(size):
+        found = outcomes[size][rank][case]
+        assert {name: value.item() for name, value in found["values"].items()} == pytest.approx(
+            {name: value.item() for name, value in alone["values"].items()}, abs=1e-5
+        )
+        for column in ("ids", "retrieved_ids", "retrieved_mentions", "relevant", "num_relevant"):
+            assert torch.equal(found["per_query"][column], alone["per_query"][column]), column
+        for count in ("ODmAP/queries", "ODmAP/gallery", "ODmAP/unanswerable"):
+            assert found["summary"][count] == alone["summary"][count]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_repeated_rows_are_counted(outcomes, size):
+    longest = [-(-rows // size) * size for rows in (61, 13)]
+    expected = longest[0] - 61 + longest[1] - 13 + 2 * 3 * size
+    assert outcomes[size][0]["padded"]["summary"]["ODmAP/repeated"] == expected
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_that_disagree_raise_together(outcomes, size):
+    messages = {cases["disagreement"] for cases in outcomes[size]}
+    assert len(messages) == 1
+    assert "gallery_mentions: rank 1 has rows of bool [4]" in messages.pop()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_rows_anywhere_is_an_error_on_every_rank(outcomes, size):
+    assert {cases["nothing_anywhere"] for cases in outcomes[size]} == {
+        "ODmAP has no gallery: give them before calling compute."
+    }

@@ -1,0 +1,142 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metrics.functional import relevance
+from metrics.search import NO_ID, count_relevant, distinct_rows, full_precision, top_k
+
+
+def slow_top_k(queries, gallery, ids, k):
+    """Rank by exact integer dot products, ties by ascending id."""
+    ranked = []
+    for query in queries.tolist():
+        scores = [sum(int(a) * int(b) for a, b in zip(query, row, strict=True)) for row in gallery.tolist()]
+        order = sorted(range(len(ids)), key=lambda row: (-scores[row], ids[row]))[:k]
+        ranked.append([ids[row] for row in order] + [NO_ID] * (k - len(order)))
+    return ranked
+
+
+def whole_numbers(rows, columns, seed, spread=2):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-spread, spread + 1, (rows, columns), generator=generator).float()
+
+
+@given(
+    st.integers(1, 5), st.integers(0, 25), st.integers(1, 8), st.integers(1, 30), st.integers(0, 10_000),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_equals_a_plain_loop_with_ties_by_id(queries, gallery, k, chunk_size, seed, dtype):
+    asked, held = whole_numbers(queries, 3, seed, spread=1), whole_numbers(gallery, 3, seed + 1, spread=1)
+    ids = torch.randperm(gallery, generator=torch.Generator().manual_seed(seed)) * 3
+    found = top_k(asked.to(dtype), held.to(dtype), k, ids=ids, chunk_size=chunk_size)
+    assert found.ids.tolist() == slow_top_k(asked, held, ids.tolist(), k)
+    filled = found.rows >= 0
+    assert torch.equal(ids[found.rows[filled]], found.ids[filled])
+    assert torch.equal(filled, found.scores > -torch.inf)
+    if gallery:
+        products = (asked @ held.T).to(found.scores.dtype).gather(1, found.rows.clamp(min=0))
+        assert torch.equal(found.scores[filled], products[filled])
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 300, 1000, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_point_for_everything_gives_ids_ascending(chunk_size, dtype):
+    point = torch.randn(1, 100, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ids = torch.randperm(1000, generator=torch.Generator().manual_seed(1)) + 50
+    found = top_k(point.expand(3, -1), point.expand(1000, -1), 12, ids=ids, chunk_size=chunk_size)
+    assert found.ids.tolist() == [list(range(50, 62))] * 3
+    assert (found.scores == found.scores[0, 0]).all()
+
+
+def test_ties_at_the_last_place_go_to_the_lowest_id_across_chunks():
+    gallery = torch.tensor([[0.0], [1], [1], [2], [1]])
+    ids = torch.tensor([1, 9, 8, 5, 2])
+    for chunk_size in (1, 2, 3, 5):
+        found = top_k(torch.ones(1, 1), gallery, 2, ids=ids, chunk_size=chunk_size)
+        assert found.ids.tolist() == [[5, 2]]
+
+
+@pytest.mark.parametrize("chunk_size", [16, 100, 257, 4096])
+def test_a_gallery_in_parts_with_rows_left_out_is_searched_as_a_whole(chunk_size):
+    gallery, queries = whole_numbers(257, 6, 0), whole_numbers(300, 6, 1)
+    keep = torch.rand(257, generator=torch.Generator().manual_seed(2)) < 0.7
+    parts = list(gallery.split([100, 0, 1, 156]))
+    found = top_k(queries, parts, 5, ids=torch.arange(257), keep=keep, chunk_size=chunk_size)
+    whole = top_k(queries, gallery[keep], 5, ids=torch.arange(257)[keep])
+    assert torch.equal(found.ids, whole.ids)
+    assert torch.equal(found.scores, whole.scores)
+
+
+def test_increasing_maps_of_the_scores_change_nothing():
+    gallery, queries = whole_numbers(40, 4, 3), whole_numbers(6, 4, 4)
+    shift = torch.full((len(gallery), 1), 1.0)
+    plain = top_k(queries, gallery, 10)
+    for scale, offset in ((1.0, -100.0), (0.25, 0.0), (8.0, 31.0)):
+        asked = torch.cat([scale * queries, torch.full((len(queries), 1), offset)], dim=1)
+        mapped = top_k(asked, torch.cat([gallery, shift], dim=1), 10)
+        assert torch.equal(mapped.rows, plain.rows)
+
+
+def test_half_precision_storage_is_multiplied_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    queries, gallery = (torch.randn(rows, 64, generator=generator).bfloat16() for rows in (3, 50))
+    expected = queries.double() @ gallery.double().T
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = top_k(queries, gallery, 50)
+    assert found.scores.dtype == torch.float32
+    assert torch.allclose(found.scores.double(), expected.sort(dim=1, descending=True).values, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_full_precision_gives_back_the_precision_it_found(precision):
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with full_precision(torch.device("cpu")):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_full_precision_holds_where_backends_were_set_one_by_one():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with full_precision(torch.device("cpu")):
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("arguments", [{"k": 0}, {"k": 1.0}, {"k": 1, "chunk_size": 0}])
+def test_sizes_that_cannot_be_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"^{list(arguments)[-1]} must be"):
+        top_k(torch.ones(1, 1), torch.ones(1, 1), **arguments)
+
+
+@pytest.mark.parametrize("rule", ["any", "all"])
+@pytest.mark.parametrize("gallery", [0, 1, 200])
+def test_relevant_captions_are_counted_without_comparing_all_pairs(rule, gallery):
+    generator = torch.Generator().manual_seed(gallery)
+    mentions = torch.rand(gallery, 4, generator=generator) < 0.4
+    removed, kept = (torch.rand(2, 300, 4, generator=generator) < 0.4).unbind()
+    every_pair = relevance(mentions.expand(300, -1, -1), removed, kept, rule)
+    assert torch.equal(count_relevant(mentions, removed, kept, rule), every_pair.sum(dim=1))
+    assert torch.equal(count_relevant(*_with_counts(mentions, removed, kept, rule)), every_pair.sum(dim=1))
+
+
+def _with_counts(mentions, removed, kept, rule):
+    patterns, counts = distinct_rows(mentions)
+    assert len(patterns) <= 16
+    return patterns, removed, kept, rule, counts
+
+
+@pytest.mark.parametrize(("rows", "classes"), list(itertools.product((0, 3), (0, 2))))
+def test_distinct_rows_of_empty_masks(rows, classes):
+    patterns, counts = distinct_rows(torch.zeros(rows, classes).bool())
+    assert counts.sum() == rows
+    assert patterns.shape[1] == classes
