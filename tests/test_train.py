@@ -7,56 +7,30 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL.Image import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from datamodules.batch import RetrievalBatch
-from lightning_modules import Processor, RetrievalModule
-from lightning_modules.losses import InfoNCELoss
 from train import main
 
 PROJECT = Path(__file__).parents[1]
 
 
-# A backbone of one's own, in 20 lines.
-class BagOfColours(RetrievalModule):
-    def __init__(self, dim: int = 32, lr: float = 0.01) -> None:
-        super().__init__(optimizer="AdamW", lr=lr)
-        self.save_hyperparameters(logger=False)
-        self.image, self.text, self.loss = nn.Linear(192, dim), nn.EmbeddingBag(4096, dim), InfoNCELoss()
-        self.processor = Processor(train_image=_thumbnail, eval_image=_thumbnail, tokenize=_word_ids)
-
-    def encode_images(self, pixel_values: Tensor) -> Tensor:
-        return F.normalize(self.image(pixel_values.flatten(1)), dim=1)
-
-    def encode_texts(self, tokens: Tensor) -> Tensor:
-        return F.normalize(self.text(tokens), dim=1)
-
-    def training_loss(self, batch: RetrievalBatch) -> Tensor:
-        return self.loss(self.encode_images(batch.pixel_values), self.encode_texts(batch.tokens), torch.tensor(10.0))
-
-
-def _thumbnail(image: Image) -> Tensor:
-    return torch.from_numpy(np.array(image.resize((8, 8)), dtype=np.float32)).permute(2, 0, 1) / 255 - 0.5
-
-
-def _word_ids(captions: Sequence[str]) -> Tensor:
-    rows = [[sum(map(ord, word)) % 4096 for word in caption.lower().split()][:12] for caption in captions]
-    return torch.tensor([row + [0] * (12 - len(row)) for row in rows])
+def readme_block(marker: str) -> str:
+    """The code block of the README that follows a marker."""
+    text = (PROJECT / "README.md").read_text().split(f"<!-- {marker} -->\n```", 1)[1]
+    return text.split("\n", 1)[1].split("\n```", 1)[0]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the configs of a small run over Scenes; the first `fit` draws and synthesises."""
     folder = tmp_path_factory.mktemp("world")
+    (folder / "my_backbone.py").write_text(readme_block("backbone"))
+    sys.path.insert(0, str(folder))
     scenes = {"train": 24, "val": 10, "test": 12, "resolution": 64}
     source = {
         "class_path": "ScenesDataModule",
@@ -80,7 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "log_every_n_steps": 1,
             "logger": {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "tests"}},
         },
-        "model": {"class_path": f"{__name__}.BagOfColours"},
+        "model": {"class_path": "my_backbone.BagOfColours"},
         "data": {
             "class_path": "ScenesDataModule",
             "init_args": source["init_args"]
@@ -223,6 +197,11 @@ def test_help_needs_no_heavy_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for verb in ("fit", "validate", "test", "predict"):
         assert f"python train.py {verb}" in done.stdout
+
+
+def test_a_backbone_of_ones_own_fits_20_lines() -> None:
+    lines = readme_block("backbone").split("class BagOfColours")[1].splitlines()
+    assert len([line for line in lines if line.strip()]) <= 20
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
