@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def read_coco(
             return tables
         tables.discard()
     require_writable(folder.parent)
-    images, captions, objects, splits = _parse(karpathy, instances, root, class_names)
+    with _notice():
+        images, captions, objects, splits = _parse(karpathy, instances, root, class_names)
     return Tables.write(
         folder,
         images=images,
@@ -72,6 +74,13 @@ def read_coco(
         splits=splits,
         fingerprint=fingerprint,
     )
+
+
+def _notice() -> AbstractContextManager[Any]:
+    """Say on a terminal why the first run takes longer than later ones."""
+    from rich.console import Console
+
+    return Console(stderr=True).status("Reading annotations, once; later runs map what is cached now")
 
 
 def _parse(

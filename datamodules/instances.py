@@ -175,7 +175,10 @@ def _is_box(box: Any) -> bool:
 
 def _segmentation(annotation: Mapping[str, Any]) -> str:
     outline = annotation.get("segmentation")
-    return json.dumps(outline, separators=(",", ":")) if outline else ""
+    return _COMPACT.encode(outline) if outline else ""
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 def fit_boxes(instances: InstanceColumns, objects: NDArray[np.int64], sizes: NDArray[np.int32]) -> NDArray[np.float64]:
