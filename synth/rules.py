@@ -16,7 +16,7 @@ class Rule(Enum):
 
     Example:
         >>> Rule.SIZE.value, Rule.SIZE.text
-        ('size', 'removed region too large (eq. 3)')
+        ('size', 'too large (eq. 3)')
         >>> max(Rule.FEW_CLASSES, Rule.STILL_NAMED, key=Rule.stage).value
         'still_named'
     """
@@ -29,17 +29,17 @@ class Rule(Enum):
         rule.text = text
         return rule
 
-    NOTHING_KEPT = "nothing_kept", "no class would be kept"
-    GAP = "gap", "a kept class is too covered (eq. 1)"
-    REGION = "region", "a kept class is too covered after classes joined (eq. 1 after 2)"
-    SIZE = "size", "removed region too large (eq. 3)"
+    NOTHING_KEPT = "nothing_kept", "would keep no class"
+    GAP = "gap", "covers a kept class (eq. 1)"
+    REGION = "region", "covers one with what joined (eq. 1)"
+    SIZE = "size", "too large (eq. 3)"
 
     FEW_CLASSES = "few_classes", "fewer than two classes"
     NOT_REMOVABLE = "not_removable", "no removable class"
-    NOT_NAMED = "not_named", "no caption names a removable class"
-    NO_WORDS = "no_words", "no word is left in the caption"
-    NO_KEPT_WORD = "no_kept_word", "the caption names no kept class"
-    STILL_NAMED = "still_named", "the edited caption names a removed class"
+    NOT_NAMED = "not_named", "captions name no removable class"
+    NO_WORDS = "no_words", "no word left in the caption"
+    NO_KEPT_WORD = "no_kept_word", "captions name no kept class"
+    STILL_NAMED = "still_named", "edit still names a removed class"
     UNREADABLE = "unreadable", "unreadable image"
 
     def stage(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from synth.rules import Rule
+from synth.rules import CANDIDATE_RULES, Rule
 
 VERSION = 1
 
@@ -120,17 +120,18 @@ def candidates(
     removed: NDArray[np.bool_] = (ratio > alpha2) | np.eye(len(classes), dtype=bool)
     region = removed.astype(float) @ cover > 0
     covered = (region * cells) @ cover.T / areas
-    broken = {
-        Rule.NOTHING_KEPT: removed.all(1),
-        Rule.GAP: (~removed & (ratio >= alpha1)).any(1),
-        Rule.REGION: (~removed & (covered >= alpha1)).any(1),
-        Rule.SIZE: region @ cells / (image_size[0] * image_size[1]) >= alpha3,
-    }
+    broken = np.array(  # one row per rule, in the order of CANDIDATE_RULES
+        [
+            removed.all(1),
+            (~removed & (ratio >= alpha1)).any(1),
+            (~removed & (covered >= alpha1)).any(1),
+            region @ cells / (image_size[0] * image_size[1]) >= alpha3,
+        ]
+    )
     found: list[Removal | Rejection] = []
     for index, candidate in enumerate(classes.tolist()):
-        rule = next((rule for rule, at in broken.items() if at[index]), None)
-        if rule is not None:
-            found.append(Rejection(candidate, rule))
+        if broken[:, index].any():
+            found.append(Rejection(candidate, CANDIDATE_RULES[int(broken[:, index].argmax())]))
             continue
         gone = removed[index]
         filled = corners[member[gone].any(0)]

@@ -96,16 +96,24 @@ def read_finished(config: SynthesisConfig) -> Summary | None:
     path = config.output / PROTOCOL
     if not path.is_file():
         return None
-    protocol = json.loads(path.read_text(encoding="utf-8"))
-    there, wanted = (dict(_flat(tree)) for tree in (protocol["config"], json.loads(json.dumps(identity(config)))))
+    try:
+        protocol = json.loads(path.read_text(encoding="utf-8"))
+        there = dict(_flat(protocol["config"]))
+        splits = {name: SplitCounts.from_json(counts) for name, counts in protocol["counts"].items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} (in `output`) is no protocol of this program; name another `output`.") from error
+    wanted = dict(_flat(json.loads(_json(identity(config)))))
     for key in dict.fromkeys([*wanted, *there]):
         if there.get(key) != wanted.get(key):
             raise ConfigError(
                 f"`output` {config.output} holds a set made with `{key}` {there.get(key)!r} instead of "
                 f"{wanted.get(key)!r}; name another `output` or delete that folder."
             )
-    splits = {name: SplitCounts.from_json(counts) for name, counts in protocol["counts"].items()}
     return Summary(config.output, splits, made=False)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str)  # a fill of the user's may hold a path
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -121,7 +129,7 @@ def finish(folder: Path, config: SynthesisConfig, splits: Mapping[str, SplitCoun
     (folder / "README.md").write_text(_card(config, splits), encoding="utf-8")
     counts = {name: split.as_json() for name, split in splits.items()}
     protocol = {"config": identity(config), "counts": counts}
-    (folder / PROTOCOL).write_text(json.dumps(protocol, indent=2) + "\n", encoding="utf-8")
+    (folder / PROTOCOL).write_text(_json(protocol) + "\n", encoding="utf-8")
 
 
 def _card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> str:

@@ -1,0 +1,78 @@
+"""Configs that cannot work, and the command that reads them."""
+
+import json
+import runpy
+import sys
+from dataclasses import replace
+
+import pytest
+
+import synth
+from datamodules.errors import ConfigError
+from synth import SynthesisConfig
+
+
+def test_bad_configs_name_key_and_cure(data, tmp_path):
+    config = SynthesisConfig(data, tmp_path / "out", pairs={"train": ["train"]}, queries={"test": ["test"]})
+    wrong = {
+        r"`alpha1` is 1\.5": {"alpha1": 1.5},
+        r"`alpha3` is 0": {"alpha3": 0.0},
+        r"`dilation` is -1": {"dilation": -1},
+        r"`max_images` is 0": {"max_images": 0},
+        r"both empty": {"pairs": {}, "queries": {}},
+        r"'\.\./up'": {"pairs": {"../up": ["train"]}},
+        r"comes from no split": {"queries": {"val": []}},
+        r"both write a split `test`": {"pairs": {"test": ["val"]}},
+    }
+    for text, change in wrong.items():
+        with pytest.raises(ConfigError, match=text):
+            replace(config, **change)
+
+
+@pytest.fixture
+def yaml(data, tmp_path, drawn_class_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"data: {{class_path: {drawn_class_path}, init_args: {{root: {data.root}}}}}\n"
+        f"output: {tmp_path / 'out'}\nfill: {{class_path: MeanFill}}\npairs: {{train: [train]}}\n"
+    )
+    return path
+
+
+def command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["synth", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("synth", run_name="__main__")
+    return caught.value.code
+
+
+def test_the_command_makes_the_set_and_shows_the_table(yaml, tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, "--config", yaml, "--seed", "3", "--fill", "ZeroFill") == 0
+    printed = capsys.readouterr().err
+    assert "images looked at" in printed
+    assert "fewer than two classes" in printed
+    protocol = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert (protocol["config"]["seed"], protocol["config"]["fill"]["class_path"]) == (3, "synth.fills.ZeroFill")
+
+
+def test_a_yaml_can_be_run_from_elsewhere(yaml, tmp_path):
+    synth.run_file(yaml)
+    assert (tmp_path / "out" / "protocol.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "texts"),
+    [
+        (["--alpha1", "7"], 1, ["`alpha1` is 7.0"]),
+        (["--pairs", "{train: [trian]}"], 1, ["`trian`", "train, restval, val, test"]),
+        (["--fill", "MaenFill"], 2, ["MaenFill", "MeanFill"]),
+        (["--sead", "1"], 2, ["sead", "seed"]),
+    ],
+)
+def test_mistakes_get_one_sentence(yaml, monkeypatch, capsys, arguments, code, texts):
+    assert command(monkeypatch, "--config", yaml, *arguments) == code
+    printed = capsys.readouterr().err
+    assert len(printed.strip().splitlines()) == 1
+    assert "Traceback" not in printed
+    for text in texts:
+        assert text in printed
