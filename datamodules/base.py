@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 
-from datamodules import datasets
+from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset, TrainPairs
 from datamodules.errors import AnnotationError, ConfigError
 from datamodules.images import ImageReader, open_rgb
+from datamodules.loaders import RetrievalLoader, check_counts, gallery, make_loader
 from datamodules.mixing import draw_subset
 from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.processor import Processor
@@ -81,6 +81,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
+        check_counts(eval_batch_size, num_workers)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small split need not reach every process
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
@@ -92,7 +93,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.synthesise: Callable[[], None] | None = None
         self._sampler: MixedBatchSampler | None = None
-        self._position: dict[str, int] | None = None
+        self._position: dict[str, Any] | None = None
 
     @abstractmethod
     def read(self) -> Tables:
@@ -118,9 +119,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         if processor is None and self.trainer is not None:
             processor = getattr(self.trainer.lightning_module, "processor", None)
         if processor is None:
-            raise ConfigError(
-                "No processor for images and captions: give `processor`, or a trainer whose model has one."
-            )
+            raise ConfigError("No processor: give `processor`, or a trainer whose model has one.")
         return processor
 
     @cached_property
@@ -181,16 +180,17 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return rows
 
     def _synthetic(self, *splits: str) -> SyntheticSet | None:
-        root = self.synthetic_root
-        if root is None:
+        if self.synthetic_root is None:
             return None
-        return SyntheticSet.read(root, splits, self.tables.class_names, self.tables.image_ids)
+        return SyntheticSet.read(self.synthetic_root, splits, self.tables.class_names, self.tables.image_ids)
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
         """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
         captions = self.tables.captions_of(self._rows("train_splits", *self.train_splits))
         synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
+        if synthetic is not None:
+            synthetic.check_captions()
         available = 0 if synthetic is None else len(synthetic)
         return captions, synthetic, draw_subset(len(captions), available, self.ratio, self.seed)
 
@@ -198,37 +198,16 @@ class RetrievalDataModule(LightningDataModule, ABC):
         captions, synthetic, chosen = self._pairs
         if synthetic is None or not self.pair_with_source:
             return None
-        ids = self.tables.caption_ids[captions]
-        order = np.argsort(ids)
-        wanted = synthetic.source_caption_ids[chosen]
-        place = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
-        if (lost := wanted[ids[place] != wanted]).size:
-            raise ConfigError(
-                f"The source caption {lost[0]} of a synthetic pair is not in the splits {', '.join(self.train_splits)} "
-                "(keys `pair_with_source`, `train_splits`): train on the splits that the set was made from."
-            )
-        return place
+        return synthetic.source_rows(chosen, self.tables.caption_ids[captions])
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-            raise ConfigError(
-                "The data is sharded over processes already: set `trainer.use_distributed_sampler` to false."
-            )
+            raise ConfigError("The data is sharded already: set `trainer.use_distributed_sampler` to false.")
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _loader(self, dataset: datasets.RetrievalDataset, **options: Any) -> datasets.RetrievalLoader:
-        return datasets.RetrievalLoader(
-            dataset,
-            collate_fn=dataset.collate,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self.seed),  # leaves the global generator to the model
-            **options,
-        )
-
-    def train_dataloader(self) -> datasets.RetrievalLoader:
+    def train_dataloader(self) -> RetrievalLoader:
         """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
         captions, synthetic, chosen = self._pairs
         rank, world_size = self._place()
@@ -244,10 +223,11 @@ class RetrievalDataModule(LightningDataModule, ABC):
             world_size=world_size,
         )
         self._resume(self._sampler)
-        pairs = datasets.TrainPairs(
+        pairs = TrainPairs(
             self.tables, self.image_root, captions, synthetic, chosen, self.processor, self.reader, self.seed
         )
-        return self._loader(pairs, batch_sampler=self._sampler, persistent_workers=self.num_workers > 0)
+        options = {"batch_sampler": self._sampler, "persistent_workers": self.num_workers > 0}
+        return make_loader(pairs, self.num_workers, self.seed, **options)
 
     def _resume(self, sampler: MixedBatchSampler) -> None:
         if self._position is not None:
@@ -260,51 +240,47 @@ class RetrievalDataModule(LightningDataModule, ABC):
         """Return the epoch and the number of its batches that were trained on, whatever loader workers have fetched."""
         if self._sampler is None or self.trainer is None:
             return {}
-        batch = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        ended = batch >= self.trainer.num_training_batches
-        return {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else batch}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        ended = done >= self.trainer.num_training_batches
+        position = {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else done}
+        return self._sampler.state_dict() | position
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Have the next training loader start where the checkpoint was saved."""
         if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
             self._position = dict(state_dict)
 
-    def _evaluation(self, key: str, split: str, gallery: str) -> list[datasets.RetrievalLoader]:
+    def _evaluation(self, key: str, split: str, all_captions: bool) -> list[RetrievalLoader]:
         """Return loaders of original images, of queries where there are any, and of captions."""
         images = self._rows(key, split)
         queries = self._queries(split)
         source = self.tables, self.image_root, images, self.processor, self.reader
-        parts: list[datasets.RetrievalDataset] = [datasets.OriginalImages(*source)]
+        parts: list[RetrievalDataset] = [OriginalImages(*source)]
         if queries is not None:
-            parts.append(datasets.QueryImages(queries, self.processor, self.reader))
-        captions, in_split = self._gallery(split, gallery if queries is not None else "split")
-        mentions = None if queries is None else self.mentions()[captions]
-        parts.append(datasets.Captions(self.tables, captions, in_split, mentions, self.processor))
+            parts.append(QueryImages(queries, self.processor, self.reader))
+        captions, in_split = gallery(self.tables, split, all_captions and queries is not None)
+        mentions = None if queries is None else self.mentions()
+        parts.append(Captions(self.tables, captions, in_split, mentions, self.processor))
         rank, world_size = self._place()
-        sharded = partial(ShardedSampler, rank=rank, world_size=world_size)
-        return [self._loader(part, sampler=sharded(part), batch_size=self.eval_batch_size) for part in parts]
+        options = {"batch_size": self.eval_batch_size}
+        return [
+            make_loader(part, self.num_workers, self.seed, sampler=ShardedSampler(part, rank, world_size), **options)
+            for part in parts
+        ]
 
     def _queries(self, split: str) -> SyntheticSet | None:
         root = self.synthetic_root
         return None if root is None or not has_split(root, split) else self._synthetic(split)
 
-    def _gallery(self, split: str, gallery: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        own = self.tables.captions_of(self.tables.rows(split))
-        if gallery == "split":
-            return own, np.ones(len(own), dtype=bool)
-        in_split = np.zeros(len(self.tables.caption_ids), dtype=bool)
-        in_split[own] = True
-        return np.arange(len(in_split)), in_split
-
-    def val_dataloader(self) -> list[datasets.RetrievalLoader]:
+    def val_dataloader(self) -> list[RetrievalLoader]:
         """Return loaders of the validation split: images, queries where the synthetic set has them, captions."""
-        return self._evaluation("val_split", self.val_split, self.val_gallery)
+        return self._evaluation("val_split", self.val_split, self.val_gallery == "all")
 
-    def test_dataloader(self) -> list[datasets.RetrievalLoader]:
+    def test_dataloader(self) -> list[RetrievalLoader]:
         """Return loaders of the test split: images, queries where the synthetic set has them, captions."""
-        return self._evaluation("test_split", self.test_split, "all")
+        return self._evaluation("test_split", self.test_split, all_captions=True)
 
-    def predict_dataloader(self) -> list[datasets.RetrievalLoader]:
+    def predict_dataloader(self) -> list[RetrievalLoader]:
         """Return the loaders of `test_dataloader` without the queries."""
         loaders = self.test_dataloader()
         return [loaders[0], loaders[-1]]
@@ -314,9 +290,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
         captions, _, chosen = self._pairs
         counts = {"images": len(self.tables), "captions": len(self.tables.caption_ids)}
         counts |= {"classes": len(self.tables.class_names), "pairs": len(captions), "synthetic pairs": len(chosen)}
-        for split, gallery in ((self.val_split, self.val_gallery), (self.test_split, "all")):
+        for split, all_captions in ((self.val_split, self.val_gallery == "all"), (self.test_split, True)):
             queries = self._queries(split)
             counts[f"{split} images"] = len(self.tables.rows(split))
             counts[f"{split} queries"] = 0 if queries is None else len(queries)
-            counts[f"{split} gallery"] = len(self._gallery(split, "split" if queries is None else gallery)[0])
+            counts[f"{split} gallery"] = len(gallery(self.tables, split, all_captions and queries is not None)[0])
         return counts

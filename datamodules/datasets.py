@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.batch import RetrievalBatch
 from datamodules.images import ImageReader
@@ -128,7 +128,8 @@ class TrainPairs(RetrievalDataset):
 
     def _path(self, row: int) -> Path:
         if row < len(self.captions):
-            return self.image_root / self.tables.files[self.tables.caption_images[self.captions[row]]]
+            image = int(self.tables.caption_images[self.captions[row]])
+            return self.image_root / self.tables.files[image]
         if self.synthetic is None:
             raise IndexError(row)
         return self.synthetic.path(self.chosen[row - len(self.captions)])
@@ -146,7 +147,7 @@ class TrainPairs(RetrievalDataset):
             texts += own.texts.take(chosen)
         order = np.argsort(np.argsort(~original, kind="stable"))
         tokens = self.processor.tokenize([texts[place] for place in order])
-        return _ids(*ids[:, order], synthetic=~original) | {"tokens": tokens}
+        return _ids(ids[:, order], ~original) | {"tokens": tokens}
 
 
 @dataclass
@@ -177,7 +178,7 @@ class OriginalImages(RetrievalDataset):
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return the ids of these images."""
         ids = self.tables.image_ids[self.images[rows]]
-        return _ids(ids, np.full_like(ids, -1), ids, np.zeros(len(ids), dtype=bool))
+        return _ids(np.stack([ids, np.full_like(ids, -1), ids]), np.zeros(len(ids), dtype=bool))
 
 
 @dataclass
@@ -204,8 +205,8 @@ class QueryImages(RetrievalDataset):
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return the ids and classes of these queries."""
         own = self.queries
-        ids = own.image_ids[rows], own.caption_ids[rows], own.source_image_ids[rows], np.ones(len(rows), dtype=bool)
-        return _ids(*ids) | {
+        ids = np.stack([own.image_ids[rows], own.caption_ids[rows], own.source_image_ids[rows]])
+        return _ids(ids, np.ones(len(rows), dtype=bool)) | {
             "removed": torch.from_numpy(own.removed[rows]),
             "kept": torch.from_numpy(own.kept[rows]),
         }
@@ -216,10 +217,11 @@ class Captions(RetrievalDataset):
     """Captions of a gallery.
 
     Attributes:
-        tables: the data set.
-        captions: `[G]` caption rows.
+        tables: the data set, M captions.
+        captions: `[G]` caption rows of the gallery.
         in_split: `[G]` bool, True where the caption belongs to the evaluated split.
-        mentions: `[G, C]` bool, classes that each names, or None where no query asks for them.
+        mentions: `[M, C]` bool, classes that each caption names, or None where no query asks for them. A matrix that
+            is mapped from a file pickles as the name of the file.
         processor: preprocessing of the backbone.
     """
 
@@ -236,6 +238,15 @@ class Captions(RetrievalDataset):
     def __getitem__(self, row: int) -> Sample:
         return row, None
 
+    def __getstate__(self) -> dict[str, Any]:
+        mapped = isinstance(self.mentions, np.memmap) and self.mentions.filename
+        return vars(self) | ({"mentions": Path(mapped)} if mapped else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(state["mentions"], Path):
+            self.mentions = np.load(state["mentions"], mmap_mode="r")
+
     def collate(self, samples: Sequence[Sample]) -> RetrievalBatch:
         """Return the captions as one batch."""
         return RetrievalBatch(**self.columns(np.array([row for row, _ in samples], dtype=np.int64)))
@@ -244,42 +255,21 @@ class Captions(RetrievalDataset):
         """Return ids, tokens and classes of these captions."""
         captions = self.captions[rows]
         images = self.tables.image_ids[self.tables.caption_images[captions]]
-        ids = _ids(images, self.tables.caption_ids[captions], images, np.zeros(len(rows), dtype=bool))
-        fields = {"tokens": self.processor.tokenize(self.tables.texts.take(captions))}
-        fields["in_split"] = torch.from_numpy(self.in_split[rows])
+        ids = np.stack([images, self.tables.caption_ids[captions], images])
+        fields = _ids(ids, np.zeros(len(rows), dtype=bool))
+        fields |= {"tokens": self.processor.tokenize(self.tables.texts.take(captions))}
+        fields |= {"in_split": torch.from_numpy(self.in_split[rows])}
         if self.mentions is not None:
-            fields["mentions"] = torch.from_numpy(self.mentions[rows])
-        return ids | fields
+            fields |= {"mentions": torch.from_numpy(np.array(self.mentions[captions]))}
+        return fields
 
 
-def _ids(
-    image_ids: NDArray[np.int64],
-    caption_ids: NDArray[np.int64],
-    source_ids: NDArray[np.int64],
-    synthetic: NDArray[np.bool_],
-) -> dict[str, Any]:
+def _ids(ids: NDArray[np.int64], synthetic: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the fields that every batch has, from `[3, B]` ids of images, captions and sources."""
+    image_ids, caption_ids, source_ids = torch.from_numpy(ids)
     return {
-        "image_ids": torch.from_numpy(image_ids),
-        "caption_ids": torch.from_numpy(caption_ids),
-        "source_ids": torch.from_numpy(source_ids),
+        "image_ids": image_ids,
+        "caption_ids": caption_ids,
+        "source_ids": source_ids,
         "synthetic": torch.from_numpy(synthetic),
     }
-
-
-class RetrievalLoader(DataLoader[Sample]):
-    """A DataLoader that leaves out batches with nothing readable and stops at too many unreadable images.
-
-    The check runs in the process that iterates, so the user sees one sentence instead of a worker's traceback.
-
-    Raises:
-        UnreadableImageError: while iterating, where the dataset's reader exceeds its limit.
-    """
-
-    dataset: RetrievalDataset
-
-    def __iter__(self) -> Iterator[RetrievalBatch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if self.dataset.reader is not None:
-                self.dataset.reader.check()
-            if batch is not None:
-                yield batch

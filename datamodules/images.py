@@ -88,7 +88,7 @@ class ImageReader:
     @property
     def unreadable(self) -> int:
         """Number of distinct files that could not be read so far."""
-        return self._count.value
+        return int(self._count.value)
 
     @property
     def exceeded(self) -> bool:

@@ -36,10 +36,10 @@ def draw_subset(originals: int, available: int, ratio: float | None, seed: int) 
     if ratio is None:
         return np.arange(available)
     if not 0 <= ratio * originals < available + 0.5:
-        highest = np.floor(available / originals * 10_000) / 10_000
+        highest = np.floor(available / max(originals, 1) * 10_000) / 10_000
         raise ConfigError(
             f"ratio is {ratio}: {available} synthetic pairs for {originals} original ones allow 0 to {highest:g} "
-            "(key `ratio`); give one of these, or null for all, or synthesise more pairs."
+            "(key `ratio`): give one of these, null for all, or a larger set (key `synthetic`)."
         )
     wanted = min(round(ratio * originals), available)
     return np.sort(_generator(seed, 0, 0).permutation(available)[:wanted])
@@ -212,12 +212,13 @@ class PairedFixedShare(Mixing):
         )
         self.batch_size, self.world_size, self.originals = batch_size, world_size, originals
         highest = next((n for n in range(batch_size // 2, 0, -1) if self._enough(n)), 0)
-        self.share = min(proportional_share(originals, len(sources), batch_size), highest) if share is None else share
+        wanted = proportional_share(originals, len(sources), batch_size)
+        self.share = min(wanted, highest) if share is None else share
         if not 0 < self.share <= highest:
             raise ConfigError(
-                f"synthetic_per_batch is {self.share}: {len(self._parents)} original pairs with a synthetic one allow "
-                f"1 to {highest} where each lies in the batch of its source (keys `synthetic_per_batch`, "
-                "`pair_with_source`)."
+                f"synthetic_per_batch is {share}: {len(self._parents)} source pairs allow {highest} of their synthetic "
+                "pairs in every batch (keys `synthetic_per_batch`, `pair_with_source`): give 1 up to this, raise "
+                "`ratio`, or set `mixing` to concat."
             )
         super().__init__(originals, len(sources), batch_size, world_size, seed)
 

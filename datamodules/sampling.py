@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from typing import Literal
+import warnings
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
     ) -> None:
         _check(batch_size, mode, synthetic_per_batch, seed)
-        common = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
+        common: dict[str, int] = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
         self.mixing: Mixing
         if mode == "concat" and sources is not None and synthetic:
             self.mixing = PairedUnion(originals, sources, **common)
@@ -70,6 +71,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
             share = proportional_share(originals, synthetic, batch_size) if share is None else share
             self.mixing = FixedShare(originals, synthetic, share, **common)
         self.rank, self.world_size = rank, world_size
+        self._order: dict[str, Any] = {**common, "mixing": mode, "pairs": [originals, synthetic]}
+        self._order |= {"synthetic_per_batch": synthetic_per_batch, "pair_with_source": sources is not None}
         self.epoch = 0
         self._start = self._served = 0
 
@@ -84,16 +87,27 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
             self.epoch = epoch
             self._start = self._served = 0
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches that were yielded.
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, the number of its batches that were yielded, and what the order depends on.
 
         Loader workers fetch ahead; a caller who knows how many batches were used should save that number.
         """
-        return {"epoch": self.epoch, "batch": self._served}
+        return {"epoch": self.epoch, "batch": self._served, "order": dict(self._order)}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue with the batch after those that the state counts, in the next epoch where it counts them all."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with the batch after those that the state counts, in the next epoch where it counts them all.
+
+        A state of other batches (another `batch_size`, number of processes, ...) warns: an exact continuation of its
+        epoch does not exist.
+        """
         self.epoch, self._start = state["epoch"], state["batch"]
+        changed = [key for key, value in self._order.items() if state["order"][key] != value]
+        if self._start and changed:
+            warnings.warn(
+                f"The checkpoint is from within epoch {self.epoch} and {', '.join(changed)} changed since: pairs "
+                "may come twice or not at all in this epoch, later epochs are whole.",
+                stacklevel=2,
+            )
         if self._start >= len(self):
             self.epoch, self._start = self.epoch + 1, 0
         self._served = self._start

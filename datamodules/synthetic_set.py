@@ -17,6 +17,7 @@ from datamodules.tables import StringColumn
 
 _NUMBERS = ("image_id", "caption_id", "source_image_id", "source_caption_id")
 _STRINGS = ("file_name", "text")
+_MASKS = ("removed", "kept")
 _MEND = "make the set with `python -m synth --config configs/synth/NAME.yaml`"
 
 
@@ -62,6 +63,34 @@ class SyntheticSet:
     def path(self, row: int) -> Path:
         """Return the image file of a row."""
         return self.root / self.files[row]
+
+    def check_captions(self) -> None:
+        """Refuse queries where pairs are needed.
+
+        Raises:
+            ConfigError: a row has no caption.
+        """
+        if (queries := np.flatnonzero(self.caption_ids < 0)).size:
+            raise ConfigError(
+                f"{self.path(int(queries[0]))} is a query without a caption, not a pair to train on (keys `synthetic`, "
+                f"`train_splits`): leave its split out of training, or {_MEND} with pairs of that split."
+            )
+
+    def source_rows(self, rows: NDArray[np.int64], caption_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the source captions of these rows stand among `caption_ids`.
+
+        Raises:
+            ConfigError: one of them is not there.
+        """
+        wanted = self.source_caption_ids[rows]
+        order = np.argsort(caption_ids)
+        place = order[np.minimum(np.searchsorted(caption_ids, wanted, sorter=order), len(order) - 1)]
+        if (lost := wanted[caption_ids[place] != wanted]).size:
+            raise ConfigError(
+                f"Caption {lost[0]}, the source of a synthetic pair, is not trained on (keys `pair_with_source`, "
+                "`train_splits`): train on the splits that the synthetic set was made from."
+            )
+        return place
 
     @staticmethod
     def read(
@@ -110,33 +139,34 @@ def check_finished(root: Path) -> None:
 def _rows(root: Path, split: str, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
     index = {name: position for position, name in enumerate(class_names)}
     path = root / split / "metadata.jsonl"
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.isspace():
-                yield _row(f"{path}:{number}", split, line, index)
+                row = _row(f"{path}:{number}", line, index)
+                yield row | {"file": f"{split}/{row['file_name']}"}
 
 
-def _row(where: str, split: str, line: str, index: dict[str, int]) -> dict[str, Any]:
+def _row(where: str, line: bytes, index: dict[str, int]) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-        row = {key: int(fields[key]) for key in _NUMBERS} | {key: str(fields[key]) for key in _STRINGS}
-        row |= {key: [index[name] for name in _names(where, fields[key], index)] for key in ("removed", "kept")}
+        row: dict[str, Any] = {key: int(fields[key]) for key in _NUMBERS}
+        row |= {key: str(fields[key]) for key in _STRINGS} | {
+            key: [str(name) for name in fields[key]] for key in _MASKS
+        }
     except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, AnnotationError):
-            raise
-        problem = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise AnnotationError(f"{where} (key `synthetic`) is malformed, {problem}: {_MEND} anew.") from error
-    return row | {"file": f"{split}/{row['file_name']}", "where": where}
+    row |= {key: [_class(where, name, index) for name in row[key]] for key in _MASKS}
+    return row | {"where": where}
 
 
-def _names(where: str, names: Sequence[str], index: dict[str, int]) -> Sequence[str]:
-    unknown = [name for name in names if name not in index]
-    if unknown:
+def _class(where: str, name: str, index: dict[str, int]) -> int:
+    if name not in index:
         raise AnnotationError(
-            f"{where} (key `synthetic`) names the class {unknown[0]!r}, which the data set does not have: {_MEND} from "
-            "the same data set."
+            f"{where} (key `synthetic`) names the class {name!r}, which the data set does not have: {_MEND} from the "
+            "same data set."
         )
-    return names
+    return index[name]
 
 
 def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int64]) -> None:
@@ -156,16 +186,17 @@ def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int
 
 
 def _columns(root: Path, rows: Sequence[dict[str, Any]], classes: int) -> SyntheticSet:
-    numbers = {key: np.array([row[key] for row in rows], dtype=np.int64) for key in _NUMBERS}
-    strings = {key: StringColumn(pa.array([row[key] for row in rows], pa.large_string())) for key in ("file", "text")}
-    masks = {key: np.zeros((len(rows), classes), dtype=bool) for key in ("removed", "kept")}
-    for key, mask in masks.items():
-        for position, row in enumerate(rows):
-            mask[position, row[key]] = True
-    return SyntheticSet(
-        root=root,
-        **{f"{key}s": column for key, column in numbers.items()},
-        files=strings["file"],
-        texts=strings["text"],
-        **masks,
+    image_ids, caption_ids, source_image_ids, source_caption_ids = (
+        np.array([row[key] for row in rows], dtype=np.int64) for key in _NUMBERS
     )
+    files, texts = (StringColumn(pa.array([row[key] for row in rows], pa.large_string())) for key in ("file", "text"))
+    removed, kept = (_mask([row[key] for row in rows], classes) for key in _MASKS)
+    return SyntheticSet(root, image_ids, caption_ids, source_image_ids, source_caption_ids, files, texts, removed, kept)
+
+
+def _mask(members: Sequence[Sequence[int]], classes: int) -> NDArray[np.bool_]:
+    mask = np.zeros((len(members), classes), dtype=bool)
+    mask[np.repeat(np.arange(len(members)), [len(some) for some in members]), [c for some in members for c in some]] = (
+        True
+    )
+    return mask
