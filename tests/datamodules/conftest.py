@@ -1,14 +1,18 @@
-"""A tiny data set in COCO and Karpathy format that tests spoil in many ways."""
+"""A tiny data set in COCO and Karpathy format that tests spoil in many ways, and a tiny one of tables for loaders."""
 
 import copy
 import json
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules.coco_reader import read_coco
+from datamodules.tables import Tables
 
 CLASSES = ("person", "dog", "frisbee")
 KARPATHY = {
@@ -78,3 +82,120 @@ def tiny(tmp_path):
     annotations = Annotations(tmp_path, copy.deepcopy(KARPATHY), copy.deepcopy(INSTANCES)).write()
     annotations.draw()
     return annotations
+
+
+class WordMatcher:
+    """Finds the classes of the world below by their very names."""
+
+    class_names = ("cat", "dog", "car")
+    version = "1"
+
+    def phrases(self, captions):
+        raise NotImplementedError
+
+    def mentions(self, captions):
+        return np.array([[name in text for name in self.class_names] for text in captions], bool).reshape(-1, 3)
+
+
+class NoisyProcessor:
+    """Draws from the three generators that transforms may use."""
+
+    def train_image(self, image):
+        return self.eval_image(image) + torch.rand(1) + random.random() + float(np.random.rand())
+
+    def eval_image(self, image):
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+    def tokenize(self, captions):
+        return torch.tensor([[len(text), ord(text[-1])] for text in captions]).reshape(-1, 2)
+
+
+@dataclass
+class World:
+    """12 images of 4 x 4 pixels, 2 captions each, split 8 / 2 / 2, and a synthetic set of 4 pairs and 2 + 1 queries."""
+
+    folder: Path
+    images: int = 12
+    processor: object = field(default_factory=NoisyProcessor)
+    matcher: object = field(default_factory=WordMatcher)
+
+    @property
+    def synthetic(self):
+        return self.folder / "synthetic"
+
+    def write(self):
+        (self.folder / "images").mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 255, (self.images, 4, 4, 3), dtype=np.uint8)
+        for row, array in enumerate(pixels):
+            Image.fromarray(array).save(self.folder / "images" / f"{row}.png")
+        self._tables()
+        self.write_split("train", [self.row(image, caption=2 * image) for image in (0, 2, 4, 6)])
+        self.write_split("val", [self.row(image) for image in (8, 9)])
+        self.write_split("test", [self.row(10)])
+        (self.synthetic / "protocol.json").write_text("{}")
+        return self
+
+    def _tables(self):
+        rows, captions = np.arange(self.images), np.arange(2 * self.images)
+        size = np.full(self.images, 4)
+        split = np.repeat([0, 1, 2], [self.images - 4, 2, 2])
+        images = {"image_id": rows + 100, "file": [f"{row}.png" for row in rows], "split": split.astype(np.int16)}
+        Tables.write(
+            self.folder / "tables",
+            images=images | {"width": size.astype(np.int32), "height": size.astype(np.int32)},
+            captions={
+                "caption_id": captions + 1000,
+                "image": captions // 2,
+                "text": [f"a {('cat', 'dog')[row % 2]} {row}" for row in captions],
+            },
+            objects={"image": rows[:0], "category": [], "box": [], "crowd": [], "segmentation": []},
+            class_names=WordMatcher.class_names,
+            splits=("train", "val", "test"),
+            fingerprint="world",
+        )
+
+    @property
+    def tables(self):
+        return Tables(self.folder / "tables")
+
+    def row(self, image, caption=None, **changes):
+        """Return a line of the synthetic set whose source is this image row, and this caption row in a pair."""
+        ids = (-1, -1) if caption is None else (2**40 + 256 * (1000 + caption), 1000 + caption)
+        row = {
+            "file_name": f"{image}.png",
+            "text": "" if caption is None else f"a dog without {image}",
+            "image_id": 2**40 + 256 * (image + 100),
+            "caption_id": ids[0],
+            "source_image_id": image + 100,
+            "source_caption_id": ids[1],
+            "removed": ["cat"],
+            "kept": ["dog", "car"],
+        }
+        return row | changes
+
+    def write_split(self, split, rows):
+        folder = self.synthetic / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, row in enumerate(rows):
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / row["file_name"])
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def datamodule(self, **options):
+        """Return a datamodule over this world, its synthetic set included."""
+        from datamodules.base import RetrievalDataModule
+
+        world = self
+
+        class WorldDataModule(RetrievalDataModule):
+            image_root = world.folder / "images"
+
+            def read(self):
+                return world.tables
+
+        defaults = {"processor": self.processor, "synthetic": self.synthetic, "batch_size": 4, "num_workers": 0}
+        return WorldDataModule(self.matcher, cache_dir=self.folder / "cache", **(defaults | options))
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path / "world").write()
