@@ -1,5 +1,8 @@
 """Which classes does a caption name, and with which words? One protocol, one matcher per data set."""
 
+from datamodules.phrases.chunkers import Chunker, SpacyChunker
+from datamodules.phrases.coco import CocoMatcher
+from datamodules.phrases.matcher import WordListMatcher
 from datamodules.phrases.protocol import Phrase, PhraseMatcher
 
-__all__ = ["Phrase", "PhraseMatcher"]
+__all__ = ["Chunker", "CocoMatcher", "Phrase", "PhraseMatcher", "SpacyChunker", "WordListMatcher"]
