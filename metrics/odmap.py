@@ -183,7 +183,7 @@ class ODmAP(ShardedMetric):
         self._summary = {
             "ODmAP/queries": float(distinct),
             "ODmAP/gallery": float(gallery),
-            "ODmAP/unanswerable": 100 * (joined["num_relevant"] == 0).float().mean().item(),
+            "ODmAP/unanswerable": 100 * int((joined["num_relevant"] == 0).sum()) / distinct,
             "ODmAP/repeated": float(repeated + queries - distinct),
         }
         return {name: values.mean() for name, values in self._per_query.items() if name.startswith("ODmAP@")}

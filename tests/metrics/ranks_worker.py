@@ -43,7 +43,7 @@ def even(rows, rank, size):
 
 
 def uneven(rows, rank, size):
-    cut = 4 * rows // 5
+    cut = 4 * rows // 5 if size > 1 else rows
     return torch.arange(cut) if rank == 0 else even(rows - cut, rank - 1, max(size - 1, 1)) + cut
 
 
