@@ -4,5 +4,6 @@ from datamodules.phrases.chunkers import Chunker, SpacyChunker
 from datamodules.phrases.coco import CocoMatcher
 from datamodules.phrases.matcher import WordListMatcher
 from datamodules.phrases.protocol import Phrase, PhraseMatcher
+from datamodules.phrases.rule_chunker import RuleChunker
 
-__all__ = ["Chunker", "CocoMatcher", "Phrase", "PhraseMatcher", "SpacyChunker", "WordListMatcher"]
+__all__ = ["Chunker", "CocoMatcher", "Phrase", "PhraseMatcher", "RuleChunker", "SpacyChunker", "WordListMatcher"]

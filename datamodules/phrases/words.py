@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from datamodules.errors import ConfigError, MissingPathError
 from datamodules.phrases.chunkers import split_words
 
-_SECTIONS: dict[str, type] = {
+_SECTIONS: dict[str, Any] = {
     "classes": dict,
     "nothing": list,
     "senses": dict,
