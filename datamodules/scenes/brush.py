@@ -44,11 +44,10 @@ class Brush:
     def band(self, top: float, bottom: float, upper: Colour, lower: Colour) -> None:
         """Fill the picture's whole width from `top` to `bottom` with a gradient."""
         first, last = self._pixels(top), self._pixels(bottom)
-        size = (2 * self._side, max(1, last - first))
+        size = (1, max(1, last - first))
         mask = Image.linear_gradient("L").resize(size)
-        self._canvas.paste(
-            Image.composite(Image.new("RGB", size, lower), Image.new("RGB", size, upper), mask), (0, first)
-        )
+        column = Image.composite(Image.new("RGB", size, lower), Image.new("RGB", size, upper), mask)
+        self._canvas.paste(column.resize((2 * self._side, size[1]), Image.Resampling.NEAREST), (0, first))
 
     def box(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
         """Fill a rectangle."""

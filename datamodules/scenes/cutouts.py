@@ -124,15 +124,16 @@ def _draw(glyph: Glyph, colour: str | None, tone: tuple[str, str] | None, height
     """Draw a glyph `height` pixels high, repainted and on its post, then crop and reduce it to this longer side."""
     canvas = Image.new("RGBA", (2 * height, 2 * height))
     ImageDraw.Draw(canvas).text((height // 2, height // 2), glyph.text, font=_font(height), embedded_color=True)
+    picture = canvas.crop(canvas.getbbox())
     if colour != glyph.colour and colour and glyph.colour:
-        canvas = _repaint(canvas, _PALETTE[glyph.colour], _PALETTE[colour])
+        picture = _repaint(picture, _PALETTE[glyph.colour], _PALETTE[colour])
     if tone:
-        canvas = _repaint(canvas, _PALETTE["yellow"], tone)
+        picture = _repaint(picture, _PALETTE["yellow"], tone)
     if glyph.erase:
-        canvas = _erase(canvas, _PALETTE[glyph.erase])
+        picture = _erase(picture, _PALETTE[glyph.erase])
     if glyph.post:
-        canvas = _on_post(canvas.crop(canvas.getbbox()))
-    return _cropped(canvas, side)
+        picture = _on_post(picture)
+    return _cropped(picture, side)
 
 
 def _cropped(picture: Image.Image, side: int) -> Image.Image:

@@ -81,13 +81,23 @@ def write_scenes(config: ScenesConfig, root: Path, *, progress: bool = True) -> 
     header = {"version": FORMAT_VERSION, "objects": drawer.source.fingerprint, "config": config.as_json()}
     if _finished(root, header):
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as draft:
+    with _draft_beside(root) as draft:
         folder = Path(draft) / "scenes"
         _write_all(drawer, config, folder, progress)
         (folder / _FINISHED).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        shutil.rmtree(root, ignore_errors=True)
-        os.replace(folder, root)
+        if not _finished(root, header):  # another process may have been faster
+            shutil.rmtree(root, ignore_errors=True)
+            os.replace(folder, root)
+
+
+def _draft_beside(root: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-")
+    except OSError as error:
+        raise ConfigError(
+            f"Scenes cannot be written to {root} ({error.strerror}), which root names: name a folder that can be written."
+        ) from None
 
 
 def _finished(root: Path, header: dict[str, Any]) -> bool:
