@@ -116,7 +116,7 @@ class WordList:
             return None
         for key in sorted(_shortened(word)):
             for candidate in self._neighbours.get(key, ()):
-                if candidate[0] == word[0] and candidate[-1] == word[-1] and _one_slip(candidate, word):
+                if _same_frame(candidate, word) and _one_slip(candidate, word):
                     return self.entries[candidate]
         return None
 
@@ -124,7 +124,7 @@ class WordList:
     def _neighbours(self) -> dict[str, list[str]]:
         neighbours: dict[str, list[str]] = {}
         for key, entry in self.entries.items():
-            if len(key) >= _MIN_FUZZY and key.isalpha() and entry.term not in self.senses:
+            if len(key) >= _MIN_FUZZY - 1 and key.isalpha() and entry.classes and entry.term not in self.senses:
                 for short in _shortened(key):
                     neighbours.setdefault(short, []).append(key)
         return neighbours
@@ -253,6 +253,12 @@ def _cue_pattern(cues: list[str]) -> re.Pattern[str] | None:
 
 def _shortened(word: str) -> set[str]:
     return {word} | {word[:cut] + word[cut + 1 :] for cut in range(len(word))}
+
+
+def _same_frame(right: str, wrong: str) -> bool:
+    """Tell whether first and last letters agree, but for an end cut off or added; "village" is no "villager"."""
+    cut = right[:-1] == wrong and right[-1] != "r"
+    return right[0] == wrong[0] and (right[-1] == wrong[-1] or cut or right == wrong[:-1])
 
 
 def _one_slip(right: str, wrong: str) -> bool:
