@@ -59,6 +59,10 @@ class _Group:
             return "boat"
         return zone if zone in ("sky", "wall") else self.kind
 
+    @property
+    def aloft(self) -> bool:
+        return self.objects[0].zone in ("sky", "air", "wall")
+
     @cached_property
     def same(self) -> bool:
         return len({(one.nouns, one.colour) for one in self.objects}) == 1
@@ -165,8 +169,9 @@ class _Sentence:
             words += ["next to", "near", "beside", "by"] if overlap_y > 0 else ["near", "close to"]
         if overlap_x <= 0 and overlap_y > 0:
             words.append("to the left of" if right <= target_left else "to the right of")
-        if overlap_y <= 0 and overlap_x > 0:
-            words.append("above" if bottom <= target_top else "below")
+        if overlap_y <= 0 < overlap_x:
+            words += ["above"] * (bottom <= target_top and subject.aloft)
+            words += ["below"] * (top >= target_bottom and target.aloft)
         return words
 
     def _companions(self, groups: Sequence[_Group]) -> str:
@@ -176,7 +181,7 @@ class _Sentence:
         listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
         if all(group.objects[0].zone == "sky" for group in groups):
             return f" {self._rng.choice(('with', 'under'))} {listed}" + " in the sky" * (self._rng.random() < 0.5)
-        return f" with {listed}{self._rng.choice(('', '', '', ' nearby', ' close by', ' around'))}"
+        return f" with {listed}{self._rng.choice(('', '', '', ' nearby', ' close by'))}"
 
     def _place(self, subject: _Group, *, alone: bool) -> str:
         if self._rng.random() > (_PLACE_ALONE if alone else _PLACE):

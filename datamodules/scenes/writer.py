@@ -96,7 +96,8 @@ def _draft_beside(root: Path) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-")
     except OSError as error:
         raise ConfigError(
-            f"Scenes cannot be written to {root} ({error.strerror}), which root names: name a folder that can be written."
+            f"Scenes cannot be written to {root} ({error.strerror}), which root names: "
+            "name a folder that can be written."
         ) from None
 
 
