@@ -17,8 +17,8 @@ from functools import partial
 
 def main(args: list[str] | None = None) -> int:
     """Run one verb and return the exit status; without a verb, print how to use the command."""
-    args = sys.argv[1:] if args is None else args
-    if not args or args[0] in ("-h", "--help"):
+    given = sys.argv[1:] if args is None else args
+    if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0
     from cli import friendly  # imported late, like all that follows: torch takes seconds, help should not
@@ -26,13 +26,13 @@ def main(args: list[str] | None = None) -> int:
     return friendly(partial(_run, args))
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str] | None) -> int:
     from lightning.pytorch.cli import LightningArgumentParser
 
     import synth
     from cli import FriendlyErrors
     from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
-    from lightning_modules import RetrievalModule
+    from lightning_modules import CLIP, RetrievalModule  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI
 
     class Parser(FriendlyErrors, LightningArgumentParser):
