@@ -168,26 +168,22 @@ class _Work:
 
 def _outcomes(work: _Work, workers: int) -> Iterator[_Outcome]:
     """Return the outcomes in order, made here or by worker processes."""
+    import cv2
     from torch.utils.data import DataLoader
 
+    if workers:
+        cv2.setNumThreads(1)  # a forked worker would wait for ever on OpenCV's threads, which live here alone
     loader: DataLoader[_Outcome] = DataLoader(
         work,  # type: ignore[arg-type]  # a sequence will do
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
     )
     return iter(loader)
 
 
 def _as_it_is(outcome: Any) -> Any:
     return outcome
-
-
-def _one_thread(worker: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 def _progress() -> Progress:

@@ -10,7 +10,7 @@ from PIL import Image
 import synth
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError
 from synth import SynthesisConfig, job
-from synth.fills import MeanFill, ZeroFill
+from synth.fills import BlurFill, MeanFill, ZeroFill
 from synth.rules import Rule
 
 BASE = 2**40
@@ -93,6 +93,8 @@ def test_the_protocol_has_config_and_counts(config):
 
 
 def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
+    BlurFill()(np.zeros((600, 800, 3), np.uint8), np.ones((600, 800), bool))  # wakes OpenCV's threads before the fork
+    config = replace(config, fill=BlurFill())
     synth.run(config)
     synth.run(replace(config, output=tmp_path / "again", workers=2))
     assert contents(config.output) == contents(tmp_path / "again")
