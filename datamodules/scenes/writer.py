@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
 from datamodules.errors import ConfigError
@@ -25,7 +25,6 @@ from datamodules.scenes.vocabulary import vocabulary
 
 FORMAT_VERSION = 1
 _FINISHED = "scenes.json"
-_PARTS = {"images", "annotations", _FINISHED}
 
 
 class SceneDrawer:
@@ -85,9 +84,11 @@ def write_scenes(config: ScenesConfig, root: Path, *, progress: bool = True) -> 
         folder = Path(draft) / "scenes"
         _write_all(drawer, config, folder, progress)
         (folder / _FINISHED).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        if not _finished(root, header):  # another process may have been faster
-            shutil.rmtree(root, ignore_errors=True)
+        try:
             os.replace(folder, root)
+        except OSError:
+            if not _finished(root, header):  # another process may have been faster
+                raise
 
 
 def _draft_beside(root: Path) -> tempfile.TemporaryDirectory[str]:
@@ -102,11 +103,11 @@ def _draft_beside(root: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def _finished(root: Path, header: dict[str, Any]) -> bool:
-    """Tell whether the data set of this header is there; an unfinished one is not."""
-    if root.exists() and not (root.is_dir() and {entry.name for entry in root.iterdir()} <= _PARTS):
-        raise ConfigError(f"{root} holds something other than Scenes (root): name a new or an empty folder.")
-    if not (root / _FINISHED).is_file():
+    """Tell whether the data set of this header is there; anything else is refused, never replaced."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
+    if not (root / _FINISHED).is_file():
+        raise ConfigError(f"{root} holds something other than Scenes (root): name a new or an empty folder.")
     found = json.loads((root / _FINISHED).read_text(encoding="utf-8"))
     for key, wanted in [*header["config"].items(), *header.items()]:
         present = found["config"].get(key, found.get(key))
@@ -189,7 +190,8 @@ def _write_all(drawer: SceneDrawer, config: ScenesConfig, folder: Path, progress
     todo = [(split, index) for split, size in config.sizes.items() for index in range(size)]
     for split in config.sizes:
         (folder / "images" / split).mkdir(parents=True)
-    for image_id, (split, index) in enumerate(track(todo, "Drawing Scenes", disable=not progress), start=1):
+    drawing = track(todo, "Drawing Scenes", disable=not progress, console=Console(stderr=True))
+    for image_id, (split, index) in enumerate(drawing, start=1):
         scene, captions = drawer.draw(split, index)
         name = annotations.add(image_id, split, scene, captions)
         scene.picture.save(folder / "images" / split / name, compress_level=1)

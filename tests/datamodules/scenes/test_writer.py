@@ -113,19 +113,18 @@ def test_an_interrupted_run_leaves_nothing_and_is_redone(written, tmp_path, monk
     assert content(tmp_path / "scenes") == content(written)
 
 
-def test_an_unfinished_data_set_is_replaced(written, tmp_path):
-    stale = tmp_path / "scenes" / "images" / "train"
-    stale.mkdir(parents=True)
-    (stale / "stale.png").write_bytes(b"")
-    write_scenes(ScenesConfig(**SMALL), tmp_path / "scenes", progress=False)
-    assert content(tmp_path / "scenes") == content(written)
-
-
-def test_a_folder_with_something_else_is_not_touched(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
+@pytest.mark.parametrize("name", ["thesis.tex", "images/train2014/real.jpg", "annotations/instances.json"])
+def test_a_folder_with_something_else_is_not_touched(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
     with pytest.raises(ConfigError, match="holds something other than Scenes"):
         write_scenes(ScenesConfig(**SMALL), tmp_path, progress=False)
-    assert (tmp_path / "thesis.tex").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(written, tmp_path):
+    write_scenes(ScenesConfig(**SMALL), tmp_path, progress=False)
+    assert content(tmp_path) == content(written)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
