@@ -21,7 +21,7 @@ from datamodules.mixing import draw_subset
 from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.processor import Processor
 from datamodules.sampling import MixedBatchSampler, MixingMode, ShardedSampler
-from datamodules.synthetic_set import SyntheticSet, check_finished, has_split, is_finished
+from datamodules.synthetic_set import SyntheticSet, check_finished, check_origin, has_split, is_finished
 from datamodules.tables import Tables
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        check_counts(eval_batch_size, num_workers)
+        check_counts(eval_batch_size, num_workers, seed)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small split need not reach every process
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
@@ -155,7 +155,13 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return open_rgb(self.image_path(row))
 
     def prepare_data(self) -> None:
-        """Parse and cache what is not cached yet, and have the synthetic set made where it can be."""
+        """Parse and cache what is not cached yet, and have the synthetic set made where it can be.
+
+        Raises:
+            AnnotationError: the annotations hold no image.
+            MissingPathError: there is no synthetic set, and nobody to make it.
+            ConfigError: the synthetic set is unfinished, or was made from other annotations.
+        """
         if not len(self.tables):
             raise AnnotationError(f"The annotations of {self.image_root} hold no image: check the files that are set.")
         if self.synthetic_root is None:
@@ -163,6 +169,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         if self.synthesise is not None and not is_finished(self.synthetic_root):
             self.synthesise()
         check_finished(self.synthetic_root)
+        check_origin(self.synthetic_root, self.tables.fingerprint)
         self.mentions()
 
     def setup(self, stage: str | None = None) -> None:
@@ -284,15 +291,3 @@ class RetrievalDataModule(LightningDataModule, ABC):
         """Return the loaders of `test_dataloader` without the queries."""
         loaders = self.test_dataloader()
         return [loaders[0], loaders[-1]]
-
-    def describe(self) -> dict[str, int]:
-        """Return the counts of images, pairs, queries and captions, for a log."""
-        captions, _, chosen = self._pairs
-        counts = {"images": len(self.tables), "captions": len(self.tables.caption_ids)}
-        counts |= {"classes": len(self.tables.class_names), "pairs": len(captions), "synthetic pairs": len(chosen)}
-        for split, all_captions in ((self.val_split, self.val_gallery == "all"), (self.test_split, True)):
-            queries = self._queries(split)
-            counts[f"{split} images"] = len(self.tables.rows(split))
-            counts[f"{split} queries"] = 0 if queries is None else len(queries)
-            counts[f"{split} gallery"] = len(gallery(self.tables, split, all_captions and queries is not None)[0])
-        return counts

@@ -63,13 +63,15 @@ def gallery(tables: Tables, split: str, everything: bool) -> tuple[NDArray[np.in
     return np.arange(len(in_split)), in_split
 
 
-def check_counts(eval_batch_size: int, num_workers: int) -> None:
-    """Refuse counts that no loader can have.
+def check_counts(eval_batch_size: int, num_workers: int, seed: int) -> None:
+    """Refuse numbers that no loader can have.
 
     Raises:
-        ConfigError: a count is too small.
+        ConfigError: one of them is too small.
     """
     if eval_batch_size < 1:
         raise ConfigError(f"eval_batch_size is {eval_batch_size}: give 1 or more (key `eval_batch_size`).")
     if num_workers < 0:
         raise ConfigError(f"num_workers is {num_workers}: give 0 or more processes (key `num_workers`).")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}: give 0 or more (key `seed`).")

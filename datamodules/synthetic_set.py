@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError
+from datamodules.image_files import Listing
 from datamodules.tables import StringColumn
 
 _NUMBERS = ("image_id", "caption_id", "source_image_id", "source_caption_id")
@@ -132,7 +133,31 @@ def check_finished(root: Path) -> None:
         raise MissingPathError(f"Synthetic set {root} (key `synthetic`) does not exist: {_MEND}.")
     if not is_finished(root):
         raise ConfigError(
-            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: {_MEND}, which resumes."
+            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: delete it and {_MEND}."
+        )
+
+
+def check_origin(root: Path, fingerprint: str) -> None:
+    """Refuse a set of other annotations: its image ids may be there as well, and mean other images.
+
+    Args:
+        root: folder of a finished set.
+        fingerprint: that of the original data set.
+
+    Raises:
+        ConfigError: the protocol names another fingerprint, or is no JSON; one without a fingerprint is trusted.
+    """
+    try:
+        protocol = json.loads((root / "protocol.json").read_bytes())
+        found = protocol.get("config", {}).get("data", {}).get("fingerprint", fingerprint)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{root / 'protocol.json'} (key `synthetic`) is no protocol of a synthetic set: {_MEND} anew."
+        ) from error
+    if found != fingerprint:
+        raise ConfigError(
+            f"Synthetic set {root} (key `synthetic`) was made from other annotations than those that are set, its ids "
+            f"mean other images: delete it and {_MEND}, or name another."
         )
 
 
@@ -150,14 +175,19 @@ def _row(where: str, line: bytes, index: dict[str, int]) -> dict[str, Any]:
     try:
         fields = json.loads(line)
         row: dict[str, Any] = {key: int(fields[key]) for key in _NUMBERS}
-        row |= {key: str(fields[key]) for key in _STRINGS} | {
-            key: [str(name) for name in fields[key]] for key in _MASKS
-        }
+        row |= {key: _text(fields[key]) for key in _STRINGS}
+        row |= {key: [str(name) for name in fields[key]] for key in _MASKS}
     except (ValueError, TypeError, KeyError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise AnnotationError(f"{where} (key `synthetic`) is malformed, {problem}: {_MEND} anew.") from error
     row |= {key: [_class(where, name, index) for name in row[key]] for key in _MASKS}
     return row | {"where": where}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _class(where: str, name: str, index: dict[str, int]) -> int:
@@ -172,6 +202,7 @@ def _class(where: str, name: str, index: dict[str, int]) -> int:
 def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int64]) -> None:
     clashes = np.isin([row["image_id"] for row in rows], originals)
     known = np.isin([row["source_image_id"] for row in rows], originals)
+    files = Listing(root)
     for row, clash, has_source in zip(rows, clashes, known, strict=True):
         where = f"{row['where']} (key `synthetic`)"
         if clash:
@@ -181,7 +212,7 @@ def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int
                 f"{where} names the source image {row['source_image_id']}, which the data set does not have: {_MEND} "
                 "from the same data set."
             )
-        if not (root / row["file"]).is_file():
+        if row["file"] not in files:
             raise MissingPathError(f"{where} names {root / row['file']}, which does not exist: {_MEND} anew.")
 
 

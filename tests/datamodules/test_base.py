@@ -116,6 +116,7 @@ def test_pairs_with_their_sources(world):
         ({"batch_size": 99}, "`batch_size`"),
         ({"eval_batch_size": 0}, "`eval_batch_size`"),
         ({"num_workers": -1}, "`num_workers`"),
+        ({"seed": -1, "ratio": 0.1}, "`seed`"),
         ({"processor": None}, "`processor`"),
         ({"max_unreadable": -1}, "`max_unreadable`"),
     ],
@@ -147,6 +148,22 @@ def test_a_missing_synthetic_set_that_nobody_makes_is_an_error(world):
             method()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ('{"config": {"data": {"fingerprint": "another world"}}}', "other annotations.*delete it"),
+        ("[]", r"protocol\.json .*no protocol"),
+        ("{", r"protocol\.json .*no protocol"),
+    ],
+)
+def test_a_synthetic_set_of_another_data_set_is_refused(world, protocol, words):
+    (world.synthetic / "protocol.json").write_text('{"config": {"data": {"fingerprint": "world"}}}')
+    world.datamodule().prepare_data()
+    (world.synthetic / "protocol.json").write_text(protocol)
+    with pytest.raises(ConfigError, match=words):
+        world.datamodule().prepare_data()
+
+
 def test_a_data_set_without_images_is_an_error(world):
     datamodule = world.datamodule()
     columns = {
@@ -169,14 +186,6 @@ def test_mentions_and_images_for_other_rooms(world):
     datamodule.image_path(3).write_bytes(b"")
     with pytest.raises(UnreadableImageError, match=r"3\.png"):
         datamodule.read_image(3)
-
-
-def test_describe_counts(world):
-    counts = world.datamodule().describe()
-    assert counts == {
-        "images": 12, "captions": 24, "classes": 3, "pairs": 16, "synthetic pairs": 4,
-        "val images": 2, "val queries": 2, "val gallery": 4, "test images": 2, "test queries": 1, "test gallery": 24,
-    }  # fmt: skip
 
 
 def test_two_ranks_share_the_work_without_repeats(world):

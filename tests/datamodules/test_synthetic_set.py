@@ -56,7 +56,7 @@ def test_an_unfinished_set_names_the_command(world):
     assert is_finished(world.synthetic)
     (world.synthetic / "protocol.json").unlink()
     assert not is_finished(world.synthetic)
-    with pytest.raises(ConfigError, match=r"unfinished.*python -m synth"):
+    with pytest.raises(ConfigError, match=r"unfinished.*delete it and .*python -m synth"):
         read(world, "train")
 
 
@@ -72,6 +72,7 @@ def test_no_split_of_the_wanted_ones(world):
         ({"removed": ["unicorn"]}, "'unicorn'"),
         ({"kept": [["cat"]]}, r"\['cat'\]"),
         ({"kept": None}, "malformed"),
+        ({"text": None}, "malformed, None is no text"),
         ({"image_id": "many"}, "malformed.*'many'"),
         ({"image_id": 103}, "103, which an original"),
         ({"source_image_id": 7}, "source image 7"),

@@ -1,3 +1,4 @@
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +153,16 @@ def test_many_writers_and_readers_of_one_folder_never_meet_half_a_table(tmp_path
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(work, range(8))) == [[6] * 10] * 8
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(n) for n in range(10)]
+
+
+def test_others_may_read_a_shared_cache_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = write(tmp_path / "tables").folder
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
