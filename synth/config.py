@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from datamodules.errors import ConfigError, MissingPathError
 from datamodules.phrases import PhraseMatcher
 from datamodules.tables import Tables
 from synth.fills import Fill, TeleaFill
+
+if TYPE_CHECKING:
+    from datamodules import RetrievalDataModule
 
 MAX_CLASSES = 256
 SYNTHETIC_ID_BASE = 2**40
@@ -49,7 +55,7 @@ class SynthesisConfig:
     """One synthesis: from a data set to a folder of counterfactual pairs and queries.
 
     Attributes:
-        data: data set to read, a data module by its class path.
+        data: data set to read: a data module by its name, or whatever is a `Source` by its class path.
         output: folder to write; it appears when everything in it is finished.
         pairs: for each split to write with captions (for training), the splits of the data set that it comes from.
         queries: for each split to write without captions (for ODmAP), the splits that it comes from.
@@ -63,7 +69,7 @@ class SynthesisConfig:
         workers: processes that fill and write images; 0 works in the main process.
     """
 
-    data: Source
+    data: RetrievalDataModule | Source
     output: Path
     pairs: dict[str, list[str]] = field(default_factory=dict)
     queries: dict[str, list[str]] = field(default_factory=dict)
@@ -108,6 +114,19 @@ def _check_splits(pairs: dict[str, list[str]], queries: dict[str, list[str]]) ->
         raise ConfigError(f"`pairs` and `queries` both write a split `{twice[0]}`; rename one.")
 
 
+@contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Turn what the system says about a folder that cannot be written into a sentence about the config.
+
+    Raises:
+        ConfigError: the block met an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"`output` {output} cannot be written ({error.strerror}); name another folder.") from error
+
+
 def check_output(output: Path) -> None:
     """Make sure that a folder can be written.
 
@@ -116,10 +135,11 @@ def check_output(output: Path) -> None:
 
     Raises:
         MissingPathError: if a folder above an absolute path is missing.
-        ConfigError: if something else lies there.
+        ConfigError: if something else lies there, or no folder can be made there.
     """
     if not output.is_absolute():
-        output.parent.mkdir(parents=True, exist_ok=True)
+        with writing_to(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
     if not output.parent.is_dir():
         raise MissingPathError(
             f"`output` is {output}, but there is no folder {output.parent}; create it or mend the path."
@@ -144,9 +164,12 @@ def check_source(config: SynthesisConfig) -> None:
                 raise ConfigError(f"Split `{name}` is to come from `{source}`, but the data set has {known}.")
     if not len(tables.categories):
         raise ConfigError("The data set of `data` has no boxes, so no object can be removed; name its annotation file.")
-    ids = tables.image_ids
+    ids = np.concatenate([tables.image_ids, tables.caption_ids])
     if len(tables.class_names) > MAX_CLASSES or ids.min() < 0 or ids.max() >= SYNTHETIC_ID_BASE:
-        raise ConfigError(f"`data` needs image ids from 0 to {SYNTHETIC_ID_BASE - 1} and up to {MAX_CLASSES} classes.")
+        raise ConfigError(
+            f"`data` needs image and caption ids from 0 to {SYNTHETIC_ID_BASE - 1} and up to {MAX_CLASSES} classes; it "
+            f"has ids from {ids.min()} to {ids.max()} and {len(tables.class_names)} classes; number them anew."
+        )
 
 
 def load(arguments: Path | str | Sequence[str]) -> SynthesisConfig:
@@ -160,6 +183,7 @@ def load(arguments: Path | str | Sequence[str]) -> SynthesisConfig:
         UserError: if a value cannot work.
     """
     from cli import FriendlyParser
+    from datamodules import CocoDataModule, ScenesDataModule  # noqa: F401 (names for configs)
 
     if isinstance(arguments, (str, Path)):
         arguments = ["--config", str(arguments)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+import datamodules
 import synth
 from datamodules.errors import ConfigError
 from synth import SynthesisConfig
@@ -60,6 +61,16 @@ def test_a_yaml_can_be_run_from_elsewhere(yaml, tmp_path):
     assert (tmp_path / "out" / "protocol.json").is_file()
 
 
+def test_a_data_module_is_known_by_its_name(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"data: {{class_path: ScenesDataModule, init_args: {{root: {tmp_path}}}}}\npairs: {{train: [train]}}\n"
+    )
+    config = synth.load(["--config", str(path), "--output", "out", "--data.scenes.train", "7"])
+    assert isinstance(config.data, datamodules.ScenesDataModule)
+    assert config.data.scenes.train == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "texts"),
     [
@@ -67,6 +78,9 @@ def test_a_yaml_can_be_run_from_elsewhere(yaml, tmp_path):
         (["--pairs", "{train: [trian]}"], 1, ["`trian`", "train, restval, val, test"]),
         (["--fill", "MaenFill"], 2, ["MaenFill", "MeanFill"]),
         (["--sead", "1"], 2, ["sead", "seed"]),
+        (["--data", "CocoDatamodul"], 2, ["key `data`", "CocoDatamodul", "did you mean CocoDataModule"]),
+        (["--data", "drawn_data.DrawnDatum"], 2, ["key `data`", "DrawnDatum"]),
+        (["--output", "/dev/null/set/out"], 1, ["`output`", "/dev/null/set"]),
     ],
 )
 def test_mistakes_get_one_sentence(yaml, monkeypatch, capsys, arguments, code, texts):
