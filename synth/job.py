@@ -169,6 +169,7 @@ class _Work:
 def _outcomes(work: _Work, workers: int) -> Iterator[_Outcome]:
     """Return the outcomes in order, made here or by worker processes."""
     import cv2
+    from torch import Generator
     from torch.utils.data import DataLoader
 
     if workers:
@@ -178,6 +179,7 @@ def _outcomes(work: _Work, workers: int) -> Iterator[_Outcome]:
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
+        generator=Generator(),  # its own: a run that makes its set first shall train like one that finds it
     )
     return iter(loader)
 

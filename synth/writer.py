@@ -13,7 +13,7 @@ from typing import Any
 from datamodules.cache import draft_beside
 from datamodules.errors import ConfigError
 from synth import captions, selection
-from synth.config import MAX_CLASSES, SYNTHETIC_ID_BASE, SynthesisConfig
+from synth.config import MAX_CLASSES, SYNTHETIC_ID_BASE, SynthesisConfig, writing_to
 from synth.plan import Plan
 from synth.report import SplitCounts, Summary
 
@@ -25,12 +25,11 @@ def drafting(output: Path) -> Iterator[Path]:
     """Give a folder to write in that becomes `output` at the end, or vanishes where the work is broken off."""
     draft = draft_beside(output)
     try:
-        draft.mkdir()
-    except OSError as error:
-        raise ConfigError(f"`output` {output} cannot be written ({error.strerror}); name another folder.") from error
-    try:
+        with writing_to(output):
+            draft.mkdir()
         yield draft
-        os.replace(draft, output)
+        with writing_to(output):
+            os.replace(draft, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -100,7 +99,7 @@ def read_finished(config: SynthesisConfig) -> Summary | None:
         protocol = json.loads(path.read_text(encoding="utf-8"))
         there = dict(_flat(protocol["config"]))
         splits = {name: SplitCounts.from_json(counts) for name, counts in protocol["counts"].items()}
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} (in `output`) is no protocol of this program; name another `output`.") from error
     wanted = dict(_flat(json.loads(_json(identity(config)))))
     for key in dict.fromkeys([*wanted, *there]):

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import synth
@@ -169,11 +171,33 @@ def test_another_config_is_refused_with_the_key_that_differs(config, change, key
     assert key in str(caught.value)
 
 
-def test_a_foreign_protocol_is_refused(config):
+@pytest.mark.parametrize("protocol", ['{"tcp": true}', "[]", '{"config": []}', "{"])
+def test_a_foreign_protocol_is_refused(config, protocol):
     config.output.mkdir()
-    (config.output / "protocol.json").write_text('{"tcp": true}')
+    (config.output / "protocol.json").write_text(protocol)
     with pytest.raises(ConfigError, match=r"protocol\.json .* no protocol of this program"):
         synth.run(config)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_takes_nothing_from_the_generator_of_a_model(config, workers):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    synth.run(replace(config, workers=workers))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_what_appears_in_the_output_meanwhile_is_not_overwritten(config, monkeypatch):
+    def finish(*_):
+        config.output.mkdir()
+        (config.output / "theirs").touch()
+
+    monkeypatch.setattr(job.writer, "finish", finish)
+    with pytest.raises(ConfigError, match=r"`output` .* cannot be written"):
+        synth.run(config)
+    assert [path.name for path in config.output.parent.glob("*out*")] == ["out"]
+    assert [path.name for path in config.output.iterdir()] == ["theirs"]
 
 
 def test_a_broken_run_leaves_nothing(config, monkeypatch):
@@ -203,9 +227,13 @@ def test_an_image_of_another_size_is_refused(config):
         synth.run(config)
 
 
-def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_images):
+def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_images, monkeypatch):
     with pytest.raises(MissingPathError, match="no folder"):
         synth.run(replace(config, output=tmp_path / "missing" / "out"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"`output` file/a/out cannot be written"):
+        synth.run(replace(config, output=Path("file/a/out")))
     with pytest.raises(ConfigError, match="`restvall`, but the data set has train, restval, val, test"):
         synth.run(replace(config, pairs={"train": ["restvall"]}))
     config.output.mkdir()
