@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
+from lightning_modules.distributed import share_buffers
 from lightning_modules.evaluation import RetrievalEvaluation
 from lightning_modules.processor import Processor
 from lightning_modules.schedule import halving_schedule
@@ -31,7 +33,7 @@ class RetrievalModule(LightningModule, ABC):
         top_k: cut-offs k of recall and ODmAP.
 
     Raises:
-        ConfigError: when `torch.optim` has no such optimiser.
+        ConfigError: when `torch.optim` has no such optimiser, or `lr_halving_epochs` or `top_k` is not positive.
     """
 
     processor: Processor
@@ -46,11 +48,16 @@ class RetrievalModule(LightningModule, ABC):
         top_k: Sequence[int] = (1, 5, 10),
     ) -> None:
         super().__init__()
+        if lr_halving_epochs is not None and lr_halving_epochs <= 0:
+            raise ConfigError(
+                f"`model.init_args.lr_halving_epochs` is {lr_halving_epochs}: give epochs above 0, or null for a "
+                "constant learning rate."
+            )
         self.optimizer_class = _optimizer_class(optimizer)
         self.lr = lr
         self.optimizer_args = dict(optimizer_args or {})
         self.lr_halving_epochs = lr_halving_epochs
-        self.evaluations = torch.nn.ModuleDict({stage: RetrievalEvaluation(top_k) for stage in ("val", "test")})
+        self.evaluations = _evaluations(top_k)
 
     @abstractmethod
     def encode_images(self, pixel_values: Tensor) -> Tensor:
@@ -83,6 +90,14 @@ class RetrievalModule(LightningModule, ABC):
         rows = {"image_ids": batch.image_ids, "caption_ids": batch.caption_ids, "embeddings": self._encode(batch)}
         return {name: tensor.cpu() for name, tensor in rows.items()}
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was broken off has left."""
+        self._start_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what a test that was broken off has left."""
+        self._start_scores("test")
+
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores."""
         self._log_scores("val")
@@ -92,18 +107,30 @@ class RetrievalModule(LightningModule, ABC):
         self._log_scores("test")
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser over the parameters that require gradients, and the halving schedule."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer_class(parameters, lr=self.lr, **self.optimizer_args)
+        """Build the optimiser over the parameters that require gradients, and the halving schedule.
+
+        Raises:
+            ConfigError: when the optimiser refuses its arguments.
+        """
+        optimizer = self._optimizer()
         if self.lr_halving_epochs is None:
             return optimizer
-        epochs = self.trainer.max_epochs or 1
-        steps_per_epoch = self.trainer.estimated_stepping_batches / epochs if epochs > 0 else self._batches_per_epoch()
-        schedule = halving_schedule(optimizer, self.lr_halving_epochs, steps_per_epoch)
+        schedule = halving_schedule(optimizer, self.lr_halving_epochs, self._steps_per_epoch())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _batches_per_epoch(self) -> float:
-        return self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+    def _optimizer(self) -> torch.optim.Optimizer:
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        try:
+            return self.optimizer_class(parameters, lr=self.lr, **self.optimizer_args)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"torch.optim.{self.optimizer_class.__name__} refuses `model.init_args.lr: {self.lr}` or "
+                f"`model.init_args.optimizer_args: {self.optimizer_args}`: {error}."
+            ) from error
+
+    def _steps_per_epoch(self) -> int:
+        self.trainer.fit_loop.setup_data()  # batches are not counted before
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def _encode(self, batch: RetrievalBatch) -> Tensor:
         if batch.pixel_values is not None:
@@ -124,13 +151,25 @@ class RetrievalModule(LightningModule, ABC):
         assert isinstance(evaluation, RetrievalEvaluation)  # noqa: S101 (tells mypy what ModuleDict forgot)
         return evaluation
 
-    def _log_scores(self, stage: str) -> None:
-        scores = self._evaluation(stage).compute()
+    def _start_scores(self, stage: str) -> None:
+        share_buffers(self)
         self._evaluation(stage).reset()
-        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
+
+    def _log_scores(self, stage: str) -> None:
+        scores = {f"{stage}/{name}": value for name, value in self._evaluation(stage).compute().items()}
+        self._evaluation(stage).reset()
+        # All ranks hold the same values, of which a maximum is exact where a mean over ranks may round.
+        self.log_dict(scores, sync_dist=True, reduce_fx="max")
 
 
-def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
+def _evaluations(top_k: Sequence[int]) -> torch.nn.ModuleDict:
+    try:
+        return torch.nn.ModuleDict({stage: RetrievalEvaluation(top_k) for stage in ("val", "test")})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`model.init_args.top_k` is {list(top_k)}: {error}") from error
+
+
+def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     known = {key: value for key, value in vars(torch.optim).items() if isinstance(value, type)}
     if name not in known or not issubclass(known[name], torch.optim.Optimizer):
         names = sorted(key for key, value in known.items() if issubclass(value, torch.optim.Optimizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning_modules.base import RetrievalModule
 from lightning_modules.losses import InfoNCELoss
 from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
 
-_MAX_LOG_SCALE = 4.6052  # ln 100, the bound of Radford et al. 2021, section 2.5
+_MAX_LOG_SCALE = math.log(100)  # the bound of Radford et al. 2021, section 2.5
 
 
 class CLIP(RetrievalModule):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def gather_with_grad(rows: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def gather_with_grad(rows: Tensor) -> Tensor:
         >>> gather_with_grad(torch.ones(2, 3)).shape
         torch.Size([2, 3])
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not _grouped() or dist.get_world_size() == 1:
         return rows
     gathered: Tensor = _Gather.apply(rows)
     return gathered
@@ -38,12 +38,30 @@ def any_rank(flag: bool) -> bool:
         >>> any_rank(True), any_rank(False)
         (True, False)
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _grouped():
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     total = torch.tensor(int(flag), device=device)
     dist.all_reduce(total)
     return bool(total)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank zero, such as the running means of BatchNorm, which each rank trains alone.
+
+    Without it ranks would embed their shares of an evaluated set with statistics that differ from rank to rank, and
+    from the checkpoint, which holds those of rank zero. Without a process group it does nothing.
+    """
+    if not _grouped():
+        return
+    with torch.no_grad():
+        for buffer in module.buffers():
+            dist.broadcast(shared := buffer.contiguous(), 0)
+            buffer.copy_(shared)
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 class _Gather(torch.autograd.Function):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.errors import MissingPathError
-from lightning_modules.callbacks import ClosingTable, SaveRunConfig
+from datamodules.errors import ConfigError, MissingPathError
+from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveRunConfig
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
 _TRAINER_DEFAULTS = {
@@ -47,9 +51,19 @@ class RetrievalCLI(LightningCLI):
         }
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
         try:
-            super().__init__(*args, **{**defaults, **kwargs})
+            with warnings.catch_warnings():
+                _ignore_what_users_cannot_change()
+                super().__init__(*args, **{**defaults, **kwargs})
+        except MisconfigurationException as error:
+            raise ConfigError(" ".join(str(error).split())) from error
         finally:
             forget_run_folder()
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and look at the checkpoint that it names before anything is built."""
+        super().parse_arguments(parser, args)
+        if verb := self.config.get("subcommand"):
+            _check_checkpoint(self.config[verb].ckpt_path)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys that belong to no class."""
@@ -67,7 +81,6 @@ class RetrievalCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make the run folder and point every logger at it."""
         config = self.config[self.subcommand]
-        _check_checkpoint(config.ckpt_path)
         self.run_folder = fresh_run_folder(Path(config.runs), config.name)
         share_run_folder(self.run_folder)
         config.trainer.default_root_dir = str(self.run_folder)
@@ -84,21 +97,39 @@ class RetrievalCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         configured = [logger for logger in _as_list(trainer.logger) if not isinstance(logger, bool | None)]
         csv = CSVLogger(save_dir=str(self.run_folder), name="", version="")
-        callbacks: list[Callback] = [ClosingTable()]
-        if trainer.enable_progress_bar is not False:
+        _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
+        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveEmbeddings()]
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(RichProgressBar())
-        trainer.callbacks = [*_as_list(trainer.callbacks), *callbacks]
+        trainer.callbacks = callbacks
         rank_zero_info(f"Run folder: {self.run_folder}")
         return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
 
 
 def _check_checkpoint(path: str | None) -> None:
-    if path is None or path in ("best", "last", "hpc") or Path(path).is_file():
+    """Refuse what cannot be resumed from; "best" and "last" too, for a fresh run folder has neither."""
+    if path is None:
         return
-    raise MissingPathError(
-        f"`ckpt_path` is {path}, but {Path(path).absolute()} is no file; "
-        "a run keeps its checkpoints at RUNS/NAME/DATE/checkpoints/{best,last}.ckpt."
-    )
+    where = "a run keeps its checkpoints at RUNS/NAME/DATE/checkpoints/{best,last}.ckpt"
+    if not Path(path).is_file():
+        raise MissingPathError(f"`ckpt_path` is {path}, but {Path(path).absolute()} is no file; {where}.")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"`ckpt_path` is {path}, which torch cannot load safely: it is damaged or foreign."
+        ) from error
+    if not isinstance(held, dict) or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
+        raise ConfigError(f"`ckpt_path` is {path}, which holds weights but is no checkpoint of a run; {where}.")
+
+
+def _ignore_what_users_cannot_change() -> None:
+    for module in (
+        r"lightning\.pytorch\.cli",
+        r"lightning\.pytorch\.utilities\._pytree",
+    ):  # deprecations among libraries
+        warnings.filterwarnings("ignore", module=module)
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # every run has a folder of its own
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:

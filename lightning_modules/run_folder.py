@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 import socket
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlparse
@@ -41,17 +42,23 @@ def share_run_folder(folder: Path) -> None:
 
 
 def forget_run_folder() -> None:
-    """End the sharing, so that the next run of this process gets a folder of its own."""
-    os.environ.pop(_VARIABLE, None)
+    """End the sharing, so that the next run of this process gets a folder of its own; an empty folder goes."""
+    if folder := os.environ.pop(_VARIABLE, None):
+        with suppress(OSError):  # it holds the record of a run
+            Path(folder).rmdir()
 
 
 def wandb_is_offline() -> str | None:
     """Say why Weights & Biases has to run offline, or return None when it can be reached with a key.
 
     Looks at the environment and the netrc file alone, and waits at most 3 seconds for the server: it never asks.
+    Where `WANDB_MODE` is "disabled" nothing is written at all, so there is nothing to keep offline.
     """
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
-        return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "disabled":
+        return None
+    if mode in ("offline", "dryrun"):
+        return f"WANDB_MODE is {mode}"
     server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     host = server.hostname or ""
     if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):

@@ -21,25 +21,22 @@ class ClosingTable(Callback):
     def __init__(self) -> None:
         self._epochs: dict[int, dict[str, float]] = {}
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the scores of this epoch."""
-        if not trainer.sanity_checking:
-            self._epochs[trainer.current_epoch] = _floats(trainer.callback_metrics)
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the validation table of the run."""
         if not self._epochs or not trainer.is_global_zero:
             return
         last = max(self._epochs)
-        best = max(self._epochs, key=lambda epoch: (self._epochs[epoch].get("val/rsum", 0.0), epoch))
+        best = max(self._epochs, key=lambda epoch: self._epochs[epoch].get("val/rsum", 0.0))  # the first of equals
         rows = {f"epoch {last} (last)" if last != best else f"epoch {last} (last, best)": self._epochs[last]}
         if last != best:
             rows[f"epoch {best} (best)"] = self._epochs[best]
         print_scores("val", rows)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table of a `validate` run."""
-        if trainer.state.fn == "validate" and trainer.is_global_zero:
+        """Remember the scores of this epoch in `fit`, print the table of `validate`."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._epochs[trainer.current_epoch] = _floats(trainer.callback_metrics)
+        elif trainer.state.fn == "validate" and trainer.is_global_zero:
             print_scores("val", {"this model": _floats(trainer.callback_metrics)})
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

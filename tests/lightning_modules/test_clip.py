@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ def test_training_lowers_the_loss_and_halves_the_rate(model: CLIP, tmp_path: Pat
     assert _loss(model) < before
 
 
+@pytest.mark.parametrize("epochs", [-1, 3])
+def test_a_limit_of_steps_does_not_change_when_the_rate_is_halved(model: CLIP, tmp_path: Path, epochs: int) -> None:
+    trainer = _fit(model, tmp_path, steps=4, max_epochs=epochs, max_steps=7)
+    assert trainer.global_step == 7
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 / 2)
+
+
+def test_a_validation_that_was_broken_off_leaves_no_trace(model: CLIP, tmp_path: Path) -> None:
+    pairs = _batch(model)
+    batches = [replace(pairs, tokens=None), replace(pairs, pixel_values=None)]
+    loader, trainer = DataLoader(batches, batch_size=None), _trainer(tmp_path)
+    (expected,) = trainer.validate(model, loader, verbose=False)
+    model._evaluate("val", replace(batches[0], pixel_values=batches[0].pixel_values.flip(0)))
+    (found,) = trainer.validate(model, loader, verbose=False)
+    assert found == expected
+    assert expected["val/i2t/R@1"] < 100
+
+
 def _loss(model: CLIP) -> float:
     model.log = lambda *_, **__: None
     loss = model.training_loss(_batch(model)).item()
@@ -108,6 +127,18 @@ def test_a_checkpoint_rebuilds_the_model_alone(model: CLIP, tmp_path: Path) -> N
 def test_a_misspelled_optimiser_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"`model.init_args.optimizer` is 'Adm'.*AdamW"):
         CLIP(model_config=TINY, optimizer="Adm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"lr_halving_epochs": 0}, "`model.init_args.lr_halving_epochs` is 0"),
+        ({"top_k": [0, 1]}, r"`model.init_args.top_k` is \[0, 1\]: top_k must hold positive"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        CLIP(model_config=TINY, **arguments)
 
 
 def test_a_batch_without_texts_is_refused(model: CLIP) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_modules.distributed import gather_with_grad
+from lightning_modules.distributed import gather_with_grad, share_buffers
 from lightning_modules.losses import InfoNCELoss
 
 
@@ -45,6 +45,13 @@ def test_is_symmetric_and_falls_when_pairs_agree() -> None:
 def test_a_batch_of_equal_embeddings_costs_log_of_its_size() -> None:
     rows = _unit(1, 4).expand(8, -1)
     assert InfoNCELoss()(rows, rows, torch.tensor(3.0)).item() == pytest.approx(math.log(8), abs=1e-9)
+
+
+def test_autocast_does_not_round_the_logits() -> None:
+    images, texts = _unit(8, 5).float(), _unit(8, 6).float()
+    exact = InfoNCELoss()(images, texts, torch.tensor(100.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert InfoNCELoss()(images, texts, torch.tensor(100.0)).item() == exact.item()
 
 
 def _step(rank: int, world: int, sizes: list[int]) -> list[torch.Tensor]:
@@ -94,6 +101,19 @@ def _gathered(rank: int, world: int) -> list[list[float]]:
 def test_gather_keeps_rank_order_and_takes_an_empty_rank(run_ranks) -> None:
     for rows in run_ranks(_gathered, 3):
         assert rows == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
+
+
+def _shared(rank: int, world: int) -> list[float]:
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(rank + 1)
+    norm.num_batches_tracked.fill_(rank + 5)
+    share_buffers(norm)
+    return [*norm.running_mean.tolist(), norm.num_batches_tracked.item()]
+
+
+@pytest.mark.ddp
+def test_every_rank_gets_the_buffers_of_rank_zero(run_ranks) -> None:
+    assert run_ranks(_shared, 2) == [[1.0, 1.0, 5], [1.0, 1.0, 5]]
 
 
 def test_without_a_group_gather_returns_its_input() -> None:

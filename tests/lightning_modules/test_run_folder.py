@@ -20,8 +20,15 @@ def test_started_processes_share_the_folder(tmp_path: Path) -> None:
     folder = fresh_run_folder(tmp_path, "demo")
     share_run_folder(folder)
     assert fresh_run_folder(tmp_path, "demo") == folder
+    (folder / "config.yaml").touch()
     forget_run_folder()
     assert fresh_run_folder(tmp_path, "demo") != folder
+
+
+def test_a_run_that_left_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    share_run_folder(folder := fresh_run_folder(tmp_path, "demo"))
+    forget_run_folder()
+    assert not folder.exists()
 
 
 @pytest.fixture
@@ -33,8 +40,10 @@ def online(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_the_mode_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert wandb_is_offline() == "WANDB_MODE is dryrun"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert wandb_is_offline() == "WANDB_MODE is disabled"
+    assert wandb_is_offline() is None
 
 
 def test_without_a_key_it_is_offline(online: pytest.MonkeyPatch) -> None:
