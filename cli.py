@@ -14,6 +14,7 @@ from datamodules.errors import UserError
 
 _UNKNOWN_KEY = re.compile(r"(?:does not accept option|Option|unrecognized arguments:) '?-{0,2}([\w.]+)")
 _UNKNOWN_CLASS = re.compile(r"(?:Expected a dot import path string: |has no attribute ')([\w.]+)")
+_FOUND_CLASS = re.compile(r"given class_path '(?:\w+\.)*(\w+)'")
 _UNKNOWN_COMMAND = re.compile(r"invalid choice: '(\w+)'")
 _NOISE = re.compile(
     r"(- )?Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|Given value.*|"
@@ -23,7 +24,7 @@ _PLAINER = {
     r"Expected a dot import path string: (\S+)": r"no class is named \1",
     r"Problem with given class_path '([^']+)':": r"in class \1,",
     r"Parser key \"([^\"]+)\":": r"key `\1`:",
-    r"Expected an? <class '(\w+)'>. Got value: (.*)": r"expected \1, got \2",
+    r"Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)": r"expected \1, got \2",
     r"Option '([^']+)' is not accepted": r"there is no key `\1`",
     r"Subcommand '(\w+)' does not accept option '([^']+)'": r"`\1` has no key `\2`",
 }
@@ -77,6 +78,8 @@ def one_sentence(message: str) -> str:
     """
     lines = [line.strip() for line in message.splitlines()]
     kept = [line.removeprefix("- ") for line in lines if line and not _NOISE.fullmatch(line)]
+    found = {f"Expected a dot import path string: {name}" for name in _FOUND_CLASS.findall(message)}
+    kept = [line for line in kept if line not in found]  # one type of a union knew the name, another did not
     sentence = " ".join(dict.fromkeys(kept)).replace(" did you mean", "; did you mean")
     for pattern, plainer in _PLAINER.items():
         sentence = re.sub(pattern, plainer, sentence)
@@ -128,7 +131,7 @@ def _types(hint: Any) -> Iterator[type]:
         yield from _types(inner)
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def _subclasses(base: type[Any]) -> Iterator[type]:
     if base.__module__ in ("builtins", "typing"):
         return
     yield base

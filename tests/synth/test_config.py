@@ -71,6 +71,15 @@ def test_a_data_module_is_known_by_its_name(tmp_path):
     assert config.data.scenes.train == 7
 
 
+def test_a_misspelled_key_of_a_data_module_is_the_only_complaint(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    path.write_text("data: {class_path: CocoDataModule, init_args: {image_rot: x, karpathy: k, instances: [i]}}\n")
+    with pytest.raises(SystemExit):
+        synth.load(path)
+    complaint = "in class datamodules.CocoDataModule, there is no key `image_rot`; did you mean image_root?"
+    assert capsys.readouterr().err == f"error: key `data`: {complaint}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "texts"),
     [
@@ -78,6 +87,7 @@ def test_a_data_module_is_known_by_its_name(tmp_path):
         (["--pairs", "{train: [trian]}"], 1, ["`trian`", "train, restval, val, test"]),
         (["--fill", "MaenFill"], 2, ["MaenFill", "MeanFill"]),
         (["--sead", "1"], 2, ["sead", "seed"]),
+        (["--pairs", "[train]"], 2, ["key `pairs`", "expected dict"]),
         (["--data", "CocoDatamodul"], 2, ["key `data`", "CocoDatamodul", "did you mean CocoDataModule"]),
         (["--data", "drawn_data.DrawnDatum"], 2, ["key `data`", "DrawnDatum"]),
         (["--output", "/dev/null/set/out"], 1, ["`output`", "/dev/null/set"]),
