@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ class RetrievalModule(LightningModule, ABC):
             return self.optimizer_class(parameters, lr=self.lr, **self.optimizer_args)
         except (TypeError, ValueError) as error:
             raise ConfigError(
-                f"torch.optim.{self.optimizer_class.__name__} refuses `model.init_args.lr: {self.lr}` or "
+                f"The optimiser refuses `model.init_args.lr: {self.lr}` or "
                 f"`model.init_args.optimizer_args: {self.optimizer_args}`: {error}."
             ) from error
 
@@ -169,7 +169,7 @@ def _evaluations(top_k: Sequence[int]) -> torch.nn.ModuleDict:
         raise ConfigError(f"`model.init_args.top_k` is {list(top_k)}: {error}") from error
 
 
-def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     known = {key: value for key, value in vars(torch.optim).items() if isinstance(value, type)}
     if name not in known or not issubclass(known[name], torch.optim.Optimizer):
         names = sorted(key for key, value in known.items() if issubclass(value, torch.optim.Optimizer))

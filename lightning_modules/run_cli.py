@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveRunConfig
@@ -30,10 +30,11 @@ _TRAINER_DEFAULTS = {
 _CHECKPOINT_DEFAULTS = {
     "checkpoint.monitor": "val/rsum",
     "checkpoint.mode": "max",
-    "checkpoint.save_last": True,
     "checkpoint.filename": "best",
     "checkpoint.auto_insert_metric_name": False,
     "checkpoint.enable_version_counter": False,
+    "last.filename": "last",  # Lightning's `save_last` saves only where a new best one was saved
+    "last.enable_version_counter": False,
 }
 
 
@@ -55,7 +56,7 @@ class RetrievalCLI(LightningCLI):
                 _ignore_what_users_cannot_change()
                 super().__init__(*args, **{**defaults, **kwargs})
         except MisconfigurationException as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            raise ConfigError(_one_line(error)) from error
         finally:
             forget_run_folder()
 
@@ -76,6 +77,7 @@ class RetrievalCLI(LightningCLI):
             help="Config of `python -m synth` that is run first where its output is missing.",
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "last")
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
 
     def before_instantiate_classes(self) -> None:
@@ -97,13 +99,19 @@ class RetrievalCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         configured = [logger for logger in _as_list(trainer.logger) if not isinstance(logger, bool | None)]
         csv = CSVLogger(save_dir=str(self.run_folder), name="", version="")
+        for logger in configured:
+            if isinstance(logger, WandbLogger):
+                logger._wandb_init.pop("anonymous", None)  # wandb warns of it although Lightning passes None
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
         callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveEmbeddings()]
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(RichProgressBar())
         trainer.callbacks = callbacks
         rank_zero_info(f"Run folder: {self.run_folder}")
-        return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
+        try:
+            return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
+        except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigError(f"The Trainer refuses a key below `trainer`: {_one_line(error)}") from error
 
 
 def _check_checkpoint(path: str | None) -> None:
@@ -134,6 +142,10 @@ def _ignore_what_users_cannot_change() -> None:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip:" not in record.getMessage()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _loggers(configured: Any) -> list[Namespace]:

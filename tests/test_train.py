@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,13 +32,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     (folder / "my_backbone.py").write_text(readme_block("backbone"))
     sys.path.insert(0, str(folder))
-    scenes = {"train": 24, "val": 10, "test": 12, "resolution": 64}
+    scenes = {"train": 24, "val": 11, "test": 12, "resolution": 64}  # 11: no two processes have equal shares
     source = {
         "class_path": "ScenesDataModule",
         "init_args": {"root": str(folder / "scenes"), "scenes": scenes, "cache_dir": str(folder / "cache")},
     }
     synthesis = {
-        "data": source,
+        "data": source | {"class_path": "datamodules.ScenesDataModule"},
         "output": str(folder / "synthetic"),
         "pairs": {"train": ["train"]},
         "queries": {"val": ["val"], "test": ["test"]},
@@ -61,6 +62,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             | {"synthetic": str(folder / "synthetic"), "batch_size": 16, "eval_batch_size": 32, "num_workers": 0},
         },
     }
+    clip = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "timm_model_name": "test_byobnet", "timm_pool": "avg", "timm_proj": "linear"},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    arguments = {"model_config": clip, "lr": 1e-3, "lr_halving_epochs": 1, "optimizer_args": {"betas": [0.9, 0.98]}}
+    (folder / "clip.yaml").write_text(yaml.safe_dump({"model": {"class_path": "CLIP", "init_args": arguments}}))
     (folder / "synth.yaml").write_text(yaml.safe_dump(synthesis))
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
     return folder
@@ -106,21 +114,32 @@ def test_fit_logs_stable_keys(fitted: tuple[Path, str]) -> None:
         assert columns[key], key
     for key in ("val/random/ODmAP@1", "val/own_captions/ODmAP@5", "val/ODmAP/queries", "val/ODmAP/gallery"):
         assert columns[key], key
-    assert columns["val/ODmAP/gallery"] == [50.0, 50.0]
+    assert columns["val/ODmAP/gallery"] == [55.0, 55.0]
     assert columns["train/loss"][-1] < columns["train/loss"][0]
 
 
+def test_the_checkpoints_are_those_of_the_last_and_of_the_best_epoch(fitted: tuple[Path, str]) -> None:
+    sums = _columns(fitted[0])["val/rsum"]
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in fitted[0].glob("checkpoints/*")}
+    assert epochs == {"last": 1, "best": sums.index(max(sums))}
+
+
 def test_fit_closes_with_a_table(fitted: tuple[Path, str]) -> None:
-    _, printed = fitted
-    for words in ("val scores in per cent", "random ranking", "own captions", "ODmAP@1/5/10", "epoch 1"):
+    folder, printed = fitted
+    for words in ("val scores in per cent", "random ranking", "own captions", "ODmAP@1/5/10"):
         assert words in printed
+    columns = _columns(folder)
+    last = next(line for line in printed.splitlines() if "epoch 1 (last" in line)
+    numbers = [float(number) for number in re.findall(r"\d+\.\d", last)]
+    keys = [f"val/{name}@{k}" for name in ("i2t/R", "t2i/R", "ODmAP") for k in (1, 5, 10)]
+    assert numbers == [pytest.approx(columns[key][-1], abs=0.051) for key in [*keys, "val/rsum"]]
 
 
 def test_test_searches_the_captions_of_all_splits(world: Path, fitted: tuple[Path, str], capsys) -> None:
     status, folder = _run(world, "test", "--ckpt_path", str(fitted[0] / "checkpoints" / "best.ckpt"))
     columns = _columns(folder)
     assert status == 0
-    assert columns["test/ODmAP/gallery"] == [(24 + 10 + 12) * 5]
+    assert columns["test/ODmAP/gallery"] == [(24 + 11 + 12) * 5]
     assert 0 <= columns["test/ODmAP@1"][0] <= 100
     assert "test scores in per cent" in capsys.readouterr().out
 
@@ -132,26 +151,76 @@ def test_validate_repeats_the_score_of_the_last_epoch(world: Path, fitted: tuple
         assert _columns(folder)[key][-1] == pytest.approx(_columns(fitted[0])[key][-1], abs=1e-4)
 
 
-def test_predict_runs(world: Path, fitted: tuple[Path, str]) -> None:
-    assert _run(world, "predict", "--ckpt_path", str(fitted[0] / "checkpoints" / "last.ckpt"))[0] == 0
+def test_predict_saves_the_embeddings_of_images_and_captions(world: Path, fitted: tuple[Path, str]) -> None:
+    status, folder = _run(world, "predict", "--ckpt_path", str(fitted[0] / "checkpoints" / "last.ckpt"))
+    assert status == 0
+    rows = torch.load(folder / "embeddings-0.pt", weights_only=True)
+    assert rows["embeddings"].shape == (12 + (24 + 11 + 12) * 5, 32)
+    assert (rows["caption_ids"] == -1).sum() == 12
+    assert len(rows["image_ids"].unique()) == 24 + 11 + 12
 
 
-def test_same_seed_same_numbers_and_resuming_changes_nothing(world: Path, fitted: tuple[Path, str]) -> None:
-    _, first = _run(world, "fit", "--trainer.max_epochs", "1")
-    _, resumed = _run(world, "fit", "--ckpt_path", str(first / "checkpoints" / "last.ckpt"))
-    whole, part = _columns(fitted[0]), _columns(resumed)
-    assert part["val/rsum"] == whole["val/rsum"][1:]
-    assert part["train/loss"] == whole["train/loss"][len(whole["train/loss"]) // 2 :]
-    weights = [
-        torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for path in (first, resumed)
-    ]
-    final = torch.load(fitted[0] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(weights[1][key], final[key]) for key in final)
-    assert any(not torch.equal(weights[0][key], final[key]) for key in final)
+@pytest.fixture(scope="module")
+def clip(world: Path, fitted: tuple[Path, str]) -> tuple[str, ...]:
+    """What turns the runs of this world into runs of a small CLIP with BatchNorm."""
+    return "--config", str(world / "clip.yaml")
+
+
+def _last(folder: Path) -> str:
+    return str(folder / "checkpoints" / "last.ckpt")
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return torch.load(_last(folder), weights_only=True)["state_dict"]
+
+
+def test_same_seed_same_numbers_and_resuming_changes_nothing(world: Path, clip: tuple[str, ...]) -> None:
+    _, whole = _run(world, "fit", *clip)
+    _, first = _run(world, "fit", *clip, "--trainer.max_epochs", "1")
+    status, resumed = _run(world, "fit", *clip, "--ckpt_path", _last(first))
+    assert status == 0
+    expected, found = _columns(whole), _columns(resumed)
+    assert found["val/rsum"] == expected["val/rsum"][1:]
+    assert found["train/loss"] == expected["train/loss"][len(expected["train/loss"]) // 2 :]
+    final = _weights(whole)
+    assert all(torch.equal(tensor, final[key]) for key, tensor in _weights(resumed).items())
+    assert any(not torch.equal(tensor, final[key]) for key, tensor in _weights(first).items())
+
+
+def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_model(
+    world: Path, clip: tuple[str, ...]
+) -> None:
+    status, folder = _run(
+        world, "fit", *clip, "--trainer.precision", "bf16-mixed", "--trainer.limit_train_batches", "3"
+    )
+    assert status == 0
+    assert len(_columns(folder)["train/loss"]) == 6
+    assert {tensor.dtype for key, tensor in _weights(folder).items() if key.endswith("weight")} == {torch.float32}
+    trained = torch.load(_last(folder), weights_only=True)
+    assert trained["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-3 / 4)
+    status, tested = _run(world, "test", "--ckpt_path", _last(folder))  # the config names another model
+    assert status == 0
+    assert _columns(tested)["test/rsum"]
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_train_and_score_as_one(world: Path, clip: tuple[str, ...]) -> None:
+    command = [sys.executable, str(PROJECT / "train.py"), "fit", "--config", str(world / "run.yaml"), *clip]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--name", "pair", "--trainer.max_epochs", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(world), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Run folder: ") == 1
+    assert "warning" not in done.stderr.lower()
+    (folder,) = (world / "runs" / "pair").iterdir()
+    status, alone = _run(world, "validate", *clip, "--ckpt_path", _last(folder))
+    assert status == 0
+    expected, found = _columns(alone), _columns(folder)
+    scores = [key for key in expected if key.startswith("val/")]
+    assert len(scores) >= 20
+    for key in scores:
+        assert found[key] == pytest.approx(expected[key], abs=1e-3), key
 
 
 def test_ratio_zero_trains_on_original_pairs_alone(world: Path, fitted: tuple[Path, str]) -> None:
@@ -166,16 +235,21 @@ def test_ratio_zero_trains_on_original_pairs_alone(world: Path, fitted: tuple[Pa
         (["--data.init_args.ratio", "-1"], ["ratio", "-1"]),
         (["--data.init_args.ratio", "5"], ["ratio", "5", "allow"]),
         (["--data.init_args.ratios", "5"], ["ratios", "did you mean ratio?"]),
-        (["--data", "ScenesDataModul"], ["ScenesDataModul", "did you mean ScenesDataModule?"]),
-        (["--trainer.max_epoch", "5"], ["did you mean trainer.max_epochs?"]),
+        (["--data", "ScenesDataModul"], ["ScenesDataModul", "did you mean ScenesDataModule"]),
+        (["--trainer.max_epoch", "5"], ["did you mean trainer.max_epochs"]),
+        (["--trainer.strategy", "ddpp"], ["`trainer`", "'ddpp'"]),
+        (["--model.init_args.lr", "-1"], ["`model.init_args.lr: -1.0`", "Invalid learning rate"]),
         (["--data.init_args.synthetic", "nowhere", "--synthesis", "null"], ["nowhere", "python -m synth"]),
-        (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt"]),
+        (["--ckpt_path", "nowhere.ckpt"], ["nowhere.ckpt", "is no file"]),
+        (["--ckpt_path", "last"], ["`ckpt_path` is last", "is no file"]),
+        (["--ckpt_path", str(PROJECT / "pyproject.toml")], ["pyproject.toml", "damaged or foreign"]),
     ],
 )
 def test_slips_get_one_sentence(
     world: Path, fitted: tuple[Path, str], capfd, arguments: list[str], words: list[str]
 ) -> None:
     capfd.readouterr()
+    before = set((world / "runs" / "tiny").iterdir())
     try:
         status, _ = _run(world, "fit", *arguments)
     except SystemExit as exit_info:
@@ -185,6 +259,7 @@ def test_slips_get_one_sentence(
     assert len(errors) == 1
     for word in words:
         assert word in errors[0]
+    assert all(any(folder.iterdir()) for folder in set((world / "runs" / "tiny").iterdir()) - before)
 
 
 def test_help_needs_no_heavy_package(tmp_path: Path) -> None:

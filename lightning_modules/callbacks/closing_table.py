@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -51,7 +52,7 @@ def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: C
     Args:
         stage: prefix of the logged keys, "val" or "test".
         rows: for each row's name the logged scores.
-        console: where to print; None: standard output.
+        console: where to print; None: standard output, 120 columns wide where that is no terminal.
     """
     scores = next(iter(rows.values()))
     queries, gallery = scores.get(f"{stage}/ODmAP/queries", 0), scores.get(f"{stage}/ODmAP/gallery", 0)
@@ -68,7 +69,7 @@ def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: C
     table.add_section()
     for name, prefix in references.items():
         table.add_row(name, *_cells(stage, prefix, groups, scores), "-")
-    (console or Console()).print(table)
+    (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
 
 
 def _cells(stage: str, prefix: str, groups: Mapping[str, list[int]], scores: Mapping[str, float]) -> list[str]:
