@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset, TrainPairs
@@ -277,7 +278,10 @@ class RetrievalDataModule(LightningDataModule, ABC):
 
     def _queries(self, split: str) -> SyntheticSet | None:
         root = self.synthetic_root
-        return None if root is None or not has_split(root, split) else self._synthetic(split)
+        if root is not None and not has_split(root, split):
+            rank_zero_warn(f"Synthetic set {root} (key `synthetic`) has no split {split}: no ODmAP is measured there.")
+            return None
+        return self._synthetic(split)
 
     def val_dataloader(self) -> list[RetrievalLoader]:
         """Return loaders of the validation split: images, queries where the synthetic set has them, captions."""

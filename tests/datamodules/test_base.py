@@ -87,7 +87,8 @@ def test_without_a_synthetic_set_nobody_asks_for_mentions(world):
 
 def test_a_split_without_queries_is_evaluated_without(world):
     (world.synthetic / "val" / "metadata.jsonl").unlink()
-    assert len(world.datamodule().val_dataloader()) == 2
+    with pytest.warns(UserWarning, match=r"no split val: no ODmAP"):
+        assert len(world.datamodule().val_dataloader()) == 2
     assert len(world.datamodule().test_dataloader()) == 3
 
 

@@ -156,7 +156,7 @@ def test_captions_of_one_split(world):
 
 def test_a_mapped_matrix_pickles_as_its_name(world):
     full = np.random.default_rng(0).random((24, 3)) < 0.5
-    np.save(world.folder / "mentions.npy", np.vstack([full] * 1))
+    np.save(world.folder / "mentions.npy", full)
     captions = captions_of(world, True, np.load(world.folder / "mentions.npy", mmap_mode="r"))
     captions.processor = None
     pickled = pickle.dumps(captions)
