@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")  # noqa: S104 (names of this
 def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     settings = {
         "ODMAP_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
         "WANDB_MODE": "offline",
         "WANDB_SILENT": "true",
@@ -28,6 +30,14 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
         patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
         yield
+
+
+@pytest.fixture(scope="session")
+def processes() -> Any:
+    """Start processes from one server that has torch and torchmetrics loaded, so that each costs little."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.nn.parallel", "torchmetrics"])
+    return context
 
 
 def _guarded(connect: Any) -> Any:

@@ -1,8 +1,7 @@
-"""Processes of a gloo group that start from one server which has torch loaded, so that each costs little."""
+"""Processes of a gloo group."""
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-
-
-@pytest.fixture(scope="session")
-def processes() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "torch.nn.parallel"])
-    return context
 
 
 @pytest.fixture

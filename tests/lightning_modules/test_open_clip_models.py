@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -66,7 +68,8 @@ def test_rebuild_arguments_need_no_file() -> None:
     assert {key: value.shape for key, value in rebuilt.state_dict().items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }
-    assert rebuilt.visual.preprocess_cfg == model.visual.preprocess_cfg
+    assert json.dumps(rebuilt.visual.preprocess_cfg) == json.dumps(model.visual.preprocess_cfg)
+    assert yaml.safe_load(yaml.safe_dump(again)) == again
 
 
 @pytest.mark.parametrize(

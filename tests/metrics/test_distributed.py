@@ -1,4 +1,3 @@
-import multiprocessing
 import runpy
 from pathlib import Path
 
@@ -11,31 +10,24 @@ pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
+def outcomes(processes, tmp_path_factory):
     """Start every world once and return `{size: [cases of rank 0, of rank 1, ...]}`."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")  # torch is imported once, by the server
-    context.set_forkserver_preload(["torchmetrics"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        found = {}
-        for size in SIZES:
-            found[size] = _run_world(context, folder, size)
-    return found
+    return {size: _run_world(processes, folder, size) for size in SIZES}
 
 
-def _run_world(context, folder, size):
+def _run_world(processes, folder, size):
     targets = [folder / f"{size}-{rank}.pt" for rank in range(size)]
-    processes = []
+    ranks = []
     for rank, target in enumerate(targets):
         given = {"rank": rank, "size": size, "meeting": str(folder / f"meeting-{size}"), "target": str(target)}
-        processes.append(context.Process(target=runpy.run_path, args=(str(WORKER), given, "__ranks__")))
-    for process in processes:
+        ranks.append(processes.Process(target=runpy.run_path, args=(str(WORKER), given, "__ranks__")))
+    for process in ranks:
         process.start()
-    for process in processes:
+    for process in ranks:
         process.join(timeout=150)
         process.kill()
-    assert [process.exitcode for process in processes] == [0] * size
+    assert [process.exitcode for process in ranks] == [0] * size
     return [torch.load(target) for target in targets]
 
 
