@@ -3,7 +3,7 @@
 python train.py fit      --config configs/demo.yaml    train, validating after every epoch
 python train.py validate --config ... --ckpt_path ...  score the validation split
 python train.py test     --config ... --ckpt_path ...  score the test split
-python train.py predict  --config ... --ckpt_path ...  embed the test split
+python train.py predict  --config ... --ckpt_path ...  embed the test split, into the run folder
 
 Any key of a config can be given on the command line, such as --data.init_args.ratio 0.2. Several --config files may
 follow each other, the later wins. `fit --help` lists all keys, `fit --print_config` prints the resolved config.

@@ -74,7 +74,7 @@ def rebuild_arguments(model: Any, architecture: str, model_config: dict[str, Any
     return {
         "pretrained": None,
         "model_config": model_config or open_clip.get_model_config(architecture),
-        "preprocess_config": dict(model.visual.preprocess_cfg),
+        "preprocess_config": json.loads(json.dumps(model.visual.preprocess_cfg)),  # lists: a yaml knows no tuple
     }
 
 
