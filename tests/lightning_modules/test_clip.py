@@ -93,10 +93,9 @@ def test_a_validation_that_was_broken_off_leaves_no_trace(model: CLIP, tmp_path:
     batches = [replace(pairs, tokens=None), replace(pairs, pixel_values=None)]
     loader, trainer = DataLoader(batches, batch_size=None), _trainer(tmp_path)
     (expected,) = trainer.validate(model, loader, verbose=False)
-    model._evaluate("val", replace(batches[0], pixel_values=batches[0].pixel_values.flip(0)))
+    model._evaluate("val", replace(batches[0], image_ids=batches[0].image_ids + 100))
     (found,) = trainer.validate(model, loader, verbose=False)
     assert found == expected
-    assert expected["val/i2t/R@1"] < 100
 
 
 def _loss(model: CLIP) -> float:
