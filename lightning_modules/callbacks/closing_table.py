@@ -74,7 +74,7 @@ def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: C
 
 def _cells(stage: str, prefix: str, groups: Mapping[str, list[int]], scores: Mapping[str, float]) -> list[str]:
     keys = [[f"{stage}/{prefix}{group}{k}" for k in cut_offs] for group, cut_offs in groups.items() if cut_offs]
-    return [" / ".join(_number(scores.get(key)) for key in group) if group[0] in scores else "-" for group in keys]
+    return [" ".join(_number(scores.get(key)) for key in group) if group[0] in scores else "-" for group in keys]
 
 
 def _cut_offs(stage: str, name: str, scores: Mapping[str, float]) -> list[int]:
@@ -83,7 +83,7 @@ def _cut_offs(stage: str, name: str, scores: Mapping[str, float]) -> list[int]:
 
 
 def _caption(queries: float, gallery: float) -> str | None:
-    return f"ODmAP: {queries:,.0f} counterfactual queries in a gallery of {gallery:,.0f} captions" if queries else None
+    return f"ODmAP: {queries:,.0f} queries, gallery of {gallery:,.0f} captions" if queries else None
 
 
 def _number(value: float | None) -> str:
