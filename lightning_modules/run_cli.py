@@ -60,6 +60,12 @@ class RetrievalCLI(LightningCLI):
         finally:
             forget_run_folder()
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Let the closing table speak in place of the Trainer's, which has a column for every loader."""
+        super().setup_parser(*args, **kwargs)
+        for verb in ("validate", "test"):
+            self._parser(verb).set_defaults(verbose=False)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and look at the checkpoint that it names before anything is built."""
         super().parse_arguments(parser, args)
