@@ -61,12 +61,22 @@ def friendly(main: Callable[[], int]) -> int:
     """
     try:
         return main()
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except Exception as error:
+        mistake = _user_error_behind(error)
+        if mistake is None:
+            raise
+        sys.stderr.write(f"error: {mistake}\n")
+        return 1
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    """Find the user's mistake that an error was raised from: jsonargparse wraps what a class raises as it is built."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error
 
 
 def one_sentence(message: str) -> str:

@@ -6,7 +6,8 @@ python train.py test     --config ... --ckpt_path ...  score the test split
 python train.py predict  --config ... --ckpt_path ...  embed the test split, into the run folder
 
 Any key of a config can be given on the command line, such as --data.init_args.ratio 0.2. Several --config files may
-follow each other, the later wins. `fit --help` lists all keys, `fit --print_config` prints the resolved config.
+follow each other, the later wins. `fit --help` lists the keys of a run, `fit --model.help CLIP` and
+`fit --data.help CocoDataModule` those of a class, and `fit --config ... --print_config` prints the resolved config.
 """
 
 from __future__ import annotations

@@ -106,6 +106,6 @@ class ImageReader:
         named = range(min(self.unreadable, _NAMED))
         names = [self._names[i * _WIDTH : (i + 1) * _WIDTH].rstrip(b"\0").decode(errors="replace") for i in named]
         raise UnreadableImageError(
-            f"{self.unreadable} images cannot be read, more than the {self.max_unreadable} that key `max_unreadable` "
+            f"{self.unreadable} image(s) cannot be read, more than the {self.max_unreadable} that key `max_unreadable` "
             f"allows: replace the files or raise the limit; the first are {', '.join(names)}."
         )

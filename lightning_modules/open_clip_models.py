@@ -52,6 +52,7 @@ def build_open_clip(
             key = "architecture" if model_config is None else "model_config"
             raise ConfigError(
                 f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {_first_line(error)}"
+                + ("" if pretrained is None else " (where there is no network, give the path of a checkpoint)")
             ) from error
 
 

@@ -71,6 +71,7 @@ class RetrievalCLI(LightningCLI):
         super().parse_arguments(parser, args)
         if verb := self.config.get("subcommand"):
             _check_checkpoint(self.config[verb].ckpt_path)
+            _check_synthesis(self.config[verb].synthesis)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the keys that belong to no class."""
@@ -114,10 +115,20 @@ class RetrievalCLI(LightningCLI):
             callbacks.append(RichProgressBar())
         trainer.callbacks = callbacks
         rank_zero_info(f"Run folder: {self.run_folder}")
+        if path := self._get(self.config, "ckpt_path"):
+            rank_zero_info(f"The model and its arguments come from {path}, whatever the config says of `model`.")
         try:
             return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
         except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigError(f"The Trainer refuses a key below `trainer`: {_one_line(error)}") from error
+
+
+def _check_synthesis(path: str | None) -> None:
+    if path is not None and not Path(path).is_file():
+        raise MissingPathError(
+            f"`synthesis` is {path}, but {Path(path).absolute()} is no file: run the command from the folder that the "
+            "path starts from, or give null to do without."
+        )
 
 
 def _check_checkpoint(path: str | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli import FriendlyParser, friendly
-from datamodules.errors import MissingPathError
+from datamodules.errors import ConfigError, MissingPathError
 
 
 class Model:
@@ -92,6 +92,17 @@ def test_a_user_error_ends_with_its_sentence(capsys) -> None:
 
     assert friendly(main) == 1
     assert capsys.readouterr().err == "error: `data.init_args.image_root` is /nowhere, which does not exist.\n"
+
+
+def test_a_user_error_that_was_wrapped_ends_with_its_sentence(capsys) -> None:
+    def main() -> int:
+        try:
+            raise ConfigError("`pretrained` is no tag.")
+        except ConfigError as error:
+            raise ValueError("Does not validate against any of the Union subtypes") from error
+
+    assert friendly(main) == 1
+    assert capsys.readouterr().err == "error: `pretrained` is no tag.\n"
 
 
 def test_a_bug_keeps_its_traceback() -> None:
