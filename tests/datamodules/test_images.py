@@ -62,7 +62,7 @@ def test_one_too_many_names_count_files_and_key(tmp_path):
     reader.check()
     for path in paths[1:]:
         assert reader.read(path) is None
-    with pytest.raises(UnreadableImageError, match=r"^2 images") as error:
+    with pytest.raises(UnreadableImageError, match=r"^2 image\(s\)") as error:
         reader.check()
     for word in ("`max_unreadable`", str(paths[0]), str(paths[1])):
         assert word in str(error.value)
