@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset, TrainPairs
 from datamodules.errors import AnnotationError, ConfigError
 from datamodules.images import ImageReader, open_rgb
-from datamodules.loaders import RetrievalLoader, check_counts, gallery, make_loader
+from datamodules.loaders import RetrievalLoader, check_counts, folds, gallery, make_loader, place, rows_of_splits
 from datamodules.mixing import draw_subset
 from datamodules.phrases.protocol import PhraseMatcher
+from datamodules.positives import Positives, read_all_positives
 from datamodules.processor import Processor
 from datamodules.sampling import MixedBatchSampler, MixingMode, ShardedSampler
 from datamodules.synthetic_set import SyntheticSet, check_finished, check_origin, has_split, is_finished
@@ -49,6 +50,10 @@ class RetrievalDataModule(LightningDataModule, ABC):
         num_workers: loader processes; 0 loads in the process itself.
         val_gallery: captions that a validation query retrieves from, of the split or of all splits; testing always
             takes all splits, as the paper does.
+        eval_fold_size: images per fold in evaluation, in the order of the annotation file, 1000 for COCO's 1K protocol;
+            None for no folds.
+        positives: for each name, the common beginning of two files with extended positives of the data set, such as
+            `{eccv: data/eccv-caption/eccv}`; see `datamodules.positives.read_positives`.
         seed: draws the subset, the order and the augmentation.
         max_unreadable: how many images may be unreadable before the run stops.
         cache_dir: folder for parsed annotations and mentions; None as `datamodules.cache.cache_root` says.
@@ -76,13 +81,15 @@ class RetrievalDataModule(LightningDataModule, ABC):
         eval_batch_size: int = 256,
         num_workers: int = min(4, os.cpu_count() or 1),
         val_gallery: Literal["split", "all"] = "split",
+        eval_fold_size: int | None = None,
+        positives: dict[str, str | os.PathLike[str]] | None = None,
         seed: int = 0,
         max_unreadable: int = 10,
         cache_dir: str | os.PathLike[str] | None = None,
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        check_counts(eval_batch_size, num_workers, seed)
+        check_counts(eval_batch_size, num_workers, seed, eval_fold_size)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small split need not reach every process
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
@@ -91,6 +98,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self.train_splits, self.val_split, self.test_split = tuple(train_splits), val_split, test_split
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_gallery, self.seed, self.max_unreadable = val_gallery, seed, max_unreadable
+        self.eval_fold_size = eval_fold_size
+        self._positives = {name: Path(stem) for name, stem in (positives or {}).items()}
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.synthesise: Callable[[], None] | None = None
         self._sampler: MixedBatchSampler | None = None
@@ -129,6 +138,11 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return self.read()
 
     @cached_property
+    def positives(self) -> dict[str, Positives]:
+        """Extended positives by their name in the config."""
+        return read_all_positives(self._positives, self.tables)
+
+    @cached_property
     def reader(self) -> ImageReader:
         """Reads images and counts those that cannot be read, over all loaders."""
         return ImageReader(self.max_unreadable)
@@ -159,12 +173,13 @@ class RetrievalDataModule(LightningDataModule, ABC):
         """Parse and cache what is not cached yet, and have the synthetic set made where it can be.
 
         Raises:
-            AnnotationError: the annotations hold no image.
-            MissingPathError: there is no synthetic set, and nobody to make it.
-            ConfigError: the synthetic set is unfinished, or was made from other annotations.
+            AnnotationError: the annotations hold no image, or positives are of another layout.
+            MissingPathError: positives are missing, or the synthetic set is and there is nobody to make it.
+            ConfigError: the synthetic set is unfinished, or it or positives were made from other annotations.
         """
         if not len(self.tables):
             raise AnnotationError(f"The annotations of {self.image_root} hold no image: check the files that are set.")
+        _ = self.positives  # a mistake shall not wait until the test
         if self.synthetic_root is None:
             return
         if self.synthesise is not None and not is_finished(self.synthetic_root):
@@ -178,15 +193,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         if self.synthetic_root is not None:
             check_finished(self.synthetic_root)
 
-    def _rows(self, key: str, *splits: str) -> NDArray[np.int64]:
-        rows = self.tables.rows(*splits)
-        if not len(rows):
-            raise ConfigError(
-                f"No image belongs to {' or '.join(splits)} (key `{key}`): the splits of this data set are "
-                f"{', '.join(self.tables.splits)}."
-            )
-        return rows
-
     def _synthetic(self, *splits: str) -> SyntheticSet | None:
         if self.synthetic_root is None:
             return None
@@ -195,7 +201,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
         """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
-        captions = self.tables.captions_of(self._rows("train_splits", *self.train_splits))
+        captions = self.tables.captions_of(rows_of_splits(self.tables, "train_splits", *self.train_splits))
         synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
         if synthetic is not None:
             synthetic.check_captions()
@@ -208,17 +214,10 @@ class RetrievalDataModule(LightningDataModule, ABC):
             return None
         return synthetic.source_rows(chosen, self.tables.caption_ids[captions])
 
-    def _place(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-            raise ConfigError("The data is sharded already: set `trainer.use_distributed_sampler` to false.")
-        return self.trainer.global_rank, self.trainer.world_size
-
     def train_dataloader(self) -> RetrievalLoader:
         """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
         captions, synthetic, chosen = self._pairs
-        rank, world_size = self._place()
+        rank, world_size = place(self.trainer)
         self._sampler = MixedBatchSampler(
             len(captions),
             len(chosen),
@@ -260,16 +259,17 @@ class RetrievalDataModule(LightningDataModule, ABC):
 
     def _evaluation(self, key: str, split: str, all_captions: bool) -> list[RetrievalLoader]:
         """Return loaders of original images, of queries where there are any, and of captions."""
-        images = self._rows(key, split)
+        images = rows_of_splits(self.tables, key, split)
         queries = self._queries(split)
-        source = self.tables, self.image_root, images, self.processor, self.reader
+        numbers = folds(len(images), self.eval_fold_size)
+        source = self.tables, self.image_root, images, self.processor, self.reader, numbers
         parts: list[RetrievalDataset] = [OriginalImages(*source)]
         if queries is not None:
             parts.append(QueryImages(queries, self.processor, self.reader))
         captions, in_split = gallery(self.tables, split, all_captions and queries is not None)
         mentions = None if queries is None else self.mentions()
         parts.append(Captions(self.tables, captions, in_split, mentions, self.processor))
-        rank, world_size = self._place()
+        rank, world_size = place(self.trainer)
         options = {"batch_size": self.eval_batch_size}
         return [
             make_loader(part, self.num_workers, self.seed, sampler=ShardedSampler(part, rank, world_size), **options)

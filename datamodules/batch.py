@@ -30,6 +30,8 @@ class RetrievalBatch:
         mentions: `[B, C]` bool, classes that a gallery caption names; None elsewhere.
         in_split: `[B]` bool, for captions: True where the caption belongs to the evaluated split, False where it
             only enlarges the gallery of ODmAP; None elsewhere.
+        folds: `[B]` int64, for original images of an evaluated split where folds are asked for: the fold that the image
+            belongs to, -1 where it belongs to none; None elsewhere.
     """
 
     image_ids: Tensor
@@ -42,6 +44,7 @@ class RetrievalBatch:
     kept: Tensor | None = None
     mentions: Tensor | None = None
     in_split: Tensor | None = None
+    folds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)

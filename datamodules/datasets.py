@@ -160,6 +160,7 @@ class OriginalImages(RetrievalDataset):
         images: `[N]` image rows.
         processor: preprocessing of the backbone.
         reader: reads the pictures.
+        folds: `[N]` fold of each image, -1 for none; None where no folds are asked for.
     """
 
     tables: Tables
@@ -167,6 +168,7 @@ class OriginalImages(RetrievalDataset):
     images: NDArray[np.int64]
     processor: Processor
     reader: ImageReader
+    folds: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -176,9 +178,10 @@ class OriginalImages(RetrievalDataset):
         return row, None if image is None else self.processor.eval_image(image)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """Return the ids of these images."""
+        """Return the ids and folds of these images."""
         ids = self.tables.image_ids[self.images[rows]]
-        return _ids(np.stack([ids, np.full_like(ids, -1), ids]), np.zeros(len(ids), dtype=bool))
+        folds = {} if self.folds is None else {"folds": torch.from_numpy(self.folds[rows])}
+        return _ids(np.stack([ids, np.full_like(ids, -1), ids]), np.zeros(len(ids), dtype=bool)) | folds
 
 
 @dataclass

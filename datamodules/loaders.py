@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from datamodules.batch import RetrievalBatch
 from datamodules.datasets import RetrievalDataset, Sample
 from datamodules.errors import ConfigError
 from datamodules.tables import Tables
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 
 class RetrievalLoader(DataLoader[Sample]):
@@ -63,7 +66,65 @@ def gallery(tables: Tables, split: str, everything: bool) -> tuple[NDArray[np.in
     return np.arange(len(in_split)), in_split
 
 
-def check_counts(eval_batch_size: int, num_workers: int, seed: int) -> None:
+def rows_of_splits(tables: Tables, key: str, *splits: str) -> NDArray[np.int64]:
+    """Return the image rows of these splits, ascending.
+
+    Args:
+        tables: the data set.
+        key: the config key that names the splits.
+        *splits: names of splits.
+
+    Raises:
+        ConfigError: no image belongs to them.
+    """
+    rows = tables.rows(*splits)
+    if not len(rows):
+        raise ConfigError(
+            f"No image belongs to {' or '.join(splits)} (key `{key}`): the splits of this data set are "
+            f"{', '.join(tables.splits)}."
+        )
+    return rows
+
+
+def folds(images: int, size: int | None) -> NDArray[np.int64] | None:
+    """Return the fold of each image by its position, `[images]`: folds of `size`, then -1 for those left over.
+
+    Args:
+        images: images of the evaluated split, in the order of the annotation file.
+        size: images per fold; None where no folds are asked for.
+
+    Returns:
+        None where no folds are asked for, and (with a warning) where the images do not fill one.
+
+    Example:
+        >>> folds(7, 3)
+        array([ 0,  0,  0,  1,  1,  1, -1])
+    """
+    if size is None:
+        return None
+    if images < size:
+        from lightning.pytorch.utilities import rank_zero_warn
+
+        rank_zero_warn(f"{images} images do not fill a fold of {size} (key `eval_fold_size`): no folds are measured.")
+        return None
+    numbers = np.arange(images) // size
+    return np.where(numbers < images // size, numbers, -1)
+
+
+def place(trainer: Trainer | None) -> tuple[int, int]:
+    """Return the number of this process and of all, one without a trainer.
+
+    Raises:
+        ConfigError: Lightning would shard once more.
+    """
+    if trainer is None:
+        return 0, 1
+    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise ConfigError("The data is sharded already: set `trainer.use_distributed_sampler` to false.")
+    return trainer.global_rank, trainer.world_size
+
+
+def check_counts(eval_batch_size: int, num_workers: int, seed: int, eval_fold_size: int | None) -> None:
     """Refuse numbers that no loader can have.
 
     Raises:
@@ -73,5 +134,7 @@ def check_counts(eval_batch_size: int, num_workers: int, seed: int) -> None:
         raise ConfigError(f"eval_batch_size is {eval_batch_size}: give 1 or more (key `eval_batch_size`).")
     if num_workers < 0:
         raise ConfigError(f"num_workers is {num_workers}: give 0 or more processes (key `num_workers`).")
+    if eval_fold_size is not None and eval_fold_size < 1:
+        raise ConfigError(f"eval_fold_size is {eval_fold_size}: give 1 or more images, or null (key `eval_fold_size`).")
     if seed < 0:
         raise ConfigError(f"seed is {seed}: give 0 or more (key `seed`).")

@@ -1,5 +1,6 @@
 """The datamodule by itself, in a trainer, and across a restart in the middle of an epoch."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def test_testing_retrieves_from_the_captions_of_all_splits(world):
         assert sum(int(batch.in_split.sum()) for batch in batches) == 4
 
 
+def test_folds_follow_the_order_of_the_split(world):
+    images, queries, _ = world.datamodule(eval_fold_size=1).test_dataloader()
+    assert (ids(images), ids(images, "folds")) == ([110, 111], [0, 1])
+    assert next(iter(queries)).folds is None
+    assert next(iter(world.datamodule().test_dataloader()[0])).folds is None
+
+
+def test_positives_are_read_once_and_checked_before_the_run(world):
+    for side, matches in (("image_to_caption", {"110": [1020, 1003]}), ("caption_to_image", {"1020": [110, 101]})):
+        (world.folder / f"more_{side}.json").write_text(json.dumps(matches))
+    datamodule = world.datamodule(positives={"more": str(world.folder / "more")})
+    datamodule.prepare_data()
+    assert datamodule.positives["more"].t2i == {1020: [110, 101]}
+    assert datamodule.positives is datamodule.positives
+    assert world.datamodule().positives == {}
+    with pytest.raises(MissingPathError, match=r"`positives\.few`"):
+        world.datamodule(positives={"few": world.folder / "few"}).prepare_data()
+
+
 def test_without_a_synthetic_set_nobody_asks_for_mentions(world):
     world.matcher.mentions = None
     images, captions = world.datamodule(synthetic=None).test_dataloader()
@@ -117,6 +137,7 @@ def test_pairs_with_their_sources(world):
         ({"batch_size": 99}, "`batch_size`"),
         ({"eval_batch_size": 0}, "`eval_batch_size`"),
         ({"num_workers": -1}, "`num_workers`"),
+        ({"eval_fold_size": 0}, "`eval_fold_size`"),
         ({"seed": -1, "ratio": 0.1}, "`seed`"),
         ({"processor": None}, "`processor`"),
         ({"max_unreadable": -1}, "`max_unreadable`"),
@@ -208,10 +229,12 @@ def test_a_parser_knows_every_argument():
     parser = ArgumentParser()
     parser.add_subclass_arguments(RetrievalDataModule, "data")
     flags = ["image_root=x", "karpathy=k.json", "instances=[a.json,b.json]", "ratio=0.2", "mixing=per_batch"]
+    flags += ["eval_fold_size=1000", "positives={eccv: a/eccv}"]
     config = parser.parse_args(["--data=datamodules.CocoDataModule", *(f"--data.{flag}" for flag in flags)])
     assert config.data.init_args.val_gallery == "split"
     datamodule = parser.instantiate(config).data
     assert (datamodule.ratio, datamodule.mixing, len(datamodule.instances)) == (0.2, "per_batch", 2)
+    assert datamodule.eval_fold_size == 1000
 
 
 def test_public_names_load_when_they_are_asked_for():

@@ -10,7 +10,7 @@ import torch
 from datamodules.datasets import Captions, OriginalImages, QueryImages, TrainPairs, seeded
 from datamodules.errors import UnreadableImageError
 from datamodules.images import ImageReader
-from datamodules.loaders import gallery, make_loader
+from datamodules.loaders import folds, gallery, make_loader
 from datamodules.synthetic_set import SyntheticSet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot be read:UserWarning")
@@ -117,7 +117,23 @@ def test_images_of_a_split(world):
     assert batch.image_ids.tolist() == batch.source_ids.tolist() == [110, 108]
     assert batch.caption_ids.tolist() == [-1, -1]
     assert not batch.synthetic.any()
-    assert (batch.tokens, batch.removed, batch.kept, batch.mentions) == (None,) * 4
+    assert (batch.tokens, batch.removed, batch.kept, batch.mentions, batch.folds) == (None,) * 5
+
+
+def test_images_know_their_fold(world):
+    images = original_images(world, splits=("train", "val", "test"))
+    images.folds = folds(len(images), 5)
+    batch = images.collate([images[row] for row in range(12)])
+    assert batch.image_ids.tolist() == list(range(100, 112))
+    assert batch.folds.tolist() == [0] * 5 + [1] * 5 + [-1] * 2
+    assert images.collate([images[row] for row in (11, 4, 5)]).folds.tolist() == [-1, 0, 1]
+
+
+def test_folds_that_nobody_asks_for_or_fills():
+    assert folds(12, None) is None
+    assert folds(12, 12).tolist() == [0] * 12
+    with pytest.warns(UserWarning, match="12 images do not fill a fold of 13 .*`eval_fold_size`"):
+        assert folds(12, 13) is None
 
 
 def test_queries_carry_their_classes(world):
