@@ -10,6 +10,8 @@ from torch import Tensor
 
 from metrics.checks import check_choice, check_count, check_embeddings, check_ids, check_masks, check_top_k
 from metrics.distributed import Alone
+from metrics.functional.hallucination import hallucinated, hallucination_rate
+from metrics.functional.hubness import hubness
 from metrics.functional.odmap import KEPT_RULES, NORMALIZERS, KeptRule, Normalizer, average_precision, relevance
 from metrics.search import CHUNK_SIZE, Candidates, count_relevant, distinct_rows
 from metrics.sharded import Columns, Shard, ShardedMetric, rounds, search_shards
@@ -119,8 +121,9 @@ class ODmAP(ShardedMetric):
         Returns:
             `ids [Q]`, `removed [Q, C]`, `kept [Q, C]`, `num_relevant [Q]` (relevant captions in the gallery),
             `retrieved_ids [Q, K]` (-1 where the gallery has no more), `retrieved_scores [Q, K]` (-inf there),
-            `retrieved_mentions [Q, K, C]`, `relevant [Q, K]` bool, and for every cut `ODmAP@k [Q]` in per cent,
-            where K is the largest cut. After `compute` equal on all ranks.
+            `retrieved_mentions [Q, K, C]`, `relevant [Q, K]` bool, `hallucinated [Q, K]` bool (the caption mentions a
+            removed class), and for every cut `ODmAP@k [Q]` and `hallucinated@k [Q]` in per cent, where K is the
+            largest cut. After `compute` equal on all ranks.
 
         Raises:
             RuntimeError: `compute` was not called since the start or the last `reset`.
@@ -130,11 +133,15 @@ class ODmAP(ShardedMetric):
         return self._per_query
 
     def summary(self) -> dict[str, float]:
-        """Return the size of what the last `compute` scored; empty before it.
+        """Return the companions of the last `compute`, from the same search, and the size of what it scored.
 
         Returns:
+            For every cut `hallucinated@k` (share of the first k captions that mention a removed class, in per cent,
+            mean over queries; of those retrieved where the gallery has fewer) and `hubs/skewness@k` (see
+            `metrics.functional.hubness`); `hubs/distinct@1` (distinct captions at rank 1 per query, in per cent);
             `ODmAP/queries` and `ODmAP/gallery` (distinct ids), `ODmAP/unanswerable` (queries without any relevant
-            caption, in per cent) and `ODmAP/repeated` (rows left out because their id had been seen).
+            caption, in per cent) and `ODmAP/repeated` (rows left out because their id had been seen). Empty before
+            the first `compute`.
         """
         return self._summary
 
@@ -164,14 +171,18 @@ class ODmAP(ShardedMetric):
         values = {
             f"ODmAP@{cut}": 100 * average_precision(relevant, cut, self.normalize, num_relevant) for cut in self.top_k
         }
+        missing = best.scores.isneginf()
+        rates = hallucination_rate(mentions, queries["removed"], self.top_k, retrieved=(~missing).sum(dim=1))
         return {
             **{name: queries[name] for name in ("ids", "removed", "kept")},
             "num_relevant": num_relevant,
-            "retrieved_ids": torch.where(best.scores.isneginf(), NO_CAPTION, best.ids),
+            "retrieved_ids": torch.where(missing, NO_CAPTION, best.ids),
             "retrieved_scores": best.scores,
             "retrieved_mentions": mentions,
             "relevant": relevant,
+            "hallucinated": hallucinated(mentions, queries["removed"]),
             **values,
+            **{f"hallucinated@{cut}": 100 * rate for cut, rate in rates.items()},
         }
 
     def _conclude(self, found: list[Columns], gallery: int, repeated: int, queries: int) -> dict[str, Tensor]:
@@ -180,7 +191,11 @@ class ODmAP(ShardedMetric):
         order = joined["ids"].argsort()
         self._per_query = {name: rows_of[order] for name, rows_of in joined.items()}
         distinct = len(order)
+        hubs = hubness(joined["retrieved_ids"], gallery, self.top_k)
         self._summary = {
+            **{f"hallucinated@{cut}": float(joined[f"hallucinated@{cut}"].mean()) for cut in self.top_k},
+            "hubs/distinct@1": 100 * hubs.distinct_top1,
+            **{f"hubs/skewness@{cut}": value for cut, value in hubs.skewness.items()},
             "ODmAP/queries": float(distinct),
             "ODmAP/gallery": float(gallery),
             "ODmAP/unanswerable": 100 * int((joined["num_relevant"] == 0).sum()) / distinct,

@@ -1,5 +1,7 @@
 """Pure functions of the metrics: they need torch alone and return fractions (0 to 1)."""
 
+from metrics.functional.hallucination import hallucinated, hallucination_rate
+from metrics.functional.hubness import Hubness, hubness
 from metrics.functional.odmap import (
     average_precision,
     expected_average_precision,
@@ -7,4 +9,13 @@ from metrics.functional.odmap import (
     relevance,
 )
 
-__all__ = ["average_precision", "expected_average_precision", "object_decorrelation_map", "relevance"]
+__all__ = [
+    "Hubness",
+    "average_precision",
+    "expected_average_precision",
+    "hallucinated",
+    "hallucination_rate",
+    "hubness",
+    "object_decorrelation_map",
+    "relevance",
+]

@@ -73,7 +73,7 @@ def relevance(mentions_of_ranked: Tensor, removed: Tensor, kept: Tensor, kept_ru
         >>> relevance(captions, removed=torch.tensor([[True, False]]), kept=torch.tensor([[False, True]]))
         tensor([[False,  True, False]])
     """
-    _check_ranked(mentions_of_ranked, removed, kept)
+    check_ranked(mentions_of_ranked, removed=removed, kept=kept)
     hallucinated = (mentions_of_ranked & removed[:, None]).any(dim=2)
     kept_mentioned = (mentions_of_ranked & kept[:, None]).sum(dim=2)
     return ~hallucinated & (kept_mentioned >= kept_needed(kept, kept_rule)[:, None])
@@ -202,6 +202,25 @@ def expected_average_precision(num_relevant: Tensor, gallery_size: int | Tensor,
     return first * (harmonic + second * (depth - harmonic)) / cut
 
 
+def check_ranked(ranked_mentions: Tensor, **masks: Tensor) -> None:
+    """Refuse class masks of rankings and of queries that do not belong together.
+
+    Args:
+        ranked_mentions: Expected as `[Q, K, C]` bool.
+        **masks: Expected as `[Q, C]` bool, by argument name.
+
+    Raises:
+        TypeError: A tensor is not bool.
+        ValueError: Shapes do not fit.
+    """
+    if ranked_mentions.dtype != torch.bool:
+        raise TypeError(f"ranked mentions must be bool, got {ranked_mentions.dtype}.")
+    if ranked_mentions.ndim != 3:
+        raise ValueError(f"ranked mentions must have shape [Q, K, C], got {tuple(ranked_mentions.shape)}.")
+    queries, _, classes = ranked_mentions.shape
+    check_masks(queries, classes, **masks)
+
+
 def _divisor(hits: Tensor, cut: int, normalize: str, num_relevant: Tensor | None) -> Tensor:
     check_choice("normalize", normalize, NORMALIZERS)
     if num_relevant is None:
@@ -213,12 +232,3 @@ def _divisor(hits: Tensor, cut: int, normalize: str, num_relevant: Tensor | None
     if (num_relevant < hits).any():
         raise ValueError("num_relevant is smaller than the number of relevant captions among the ranked ones.")
     return NORMALIZERS[normalize](hits, cut, num_relevant)
-
-
-def _check_ranked(ranked_mentions: Tensor, removed: Tensor, kept: Tensor) -> None:
-    if ranked_mentions.dtype != torch.bool:
-        raise TypeError(f"ranked mentions must be bool, got {ranked_mentions.dtype}.")
-    if ranked_mentions.ndim != 3:
-        raise ValueError(f"ranked mentions must have shape [Q, K, C], got {tuple(ranked_mentions.shape)}.")
-    queries, _, classes = ranked_mentions.shape
-    check_masks(queries, classes, removed=removed, kept=kept)

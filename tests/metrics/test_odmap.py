@@ -132,7 +132,8 @@ def test_summary_and_unanswerable_queries():
     nothing = metric.per_query()["num_relevant"] == 0
     assert nothing.sum() >= 2
     assert (metric.per_query()["ODmAP@2"][nothing] == 0).all()
-    assert metric.summary() == {
+    sizes = {name: value for name, value in metric.summary().items() if name.startswith("ODmAP/")}
+    assert sizes == {
         "ODmAP/queries": 7,
         "ODmAP/gallery": 40,
         "ODmAP/unanswerable": pytest.approx(100 * nothing.float().mean().item()),
