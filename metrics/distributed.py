@@ -34,6 +34,10 @@ class Alone:
         """Return the elementwise sum over ranks."""
         return tensor
 
+    def highest(self, tensor: Tensor) -> Tensor:
+        """Return the elementwise maximum over ranks."""
+        return tensor
+
     def first_seen(self, ids: Tensor) -> Tensor:
         """Mark the rows to keep when every id shall occur once over all ranks.
 
@@ -96,9 +100,15 @@ class Ranks(Alone):
         return received
 
     def total(self, tensor: Tensor) -> Tensor:  # noqa: D102
-        summed = tensor.to(self.device, copy=True)
-        dist.all_reduce(summed, group=self.group)
-        return summed.to(tensor.device)
+        return self._reduced(tensor, dist.ReduceOp.SUM)
+
+    def highest(self, tensor: Tensor) -> Tensor:  # noqa: D102
+        return self._reduced(tensor, dist.ReduceOp.MAX)
+
+    def _reduced(self, tensor: Tensor, operation: Any) -> Tensor:
+        reduced = tensor.to(self.device, copy=True)
+        dist.all_reduce(reduced, operation, group=self.group)
+        return reduced.to(tensor.device)
 
     def _buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return _to_bytes(torch.empty(shape, dtype=dtype, device=self.device), self.device)

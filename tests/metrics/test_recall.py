@@ -1,11 +1,13 @@
 import itertools
 import math
 import pickle
+import statistics
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics import MetricCollection
 
 from metrics import RetrievalRecall
 
@@ -35,23 +37,40 @@ def score(data, **options):
     return metric.compute()
 
 
-def slow_recall(queries, query_images, gallery, gallery_images, k):
-    """Count a query as hit when fewer than k wrong items score as high as its best match, in per cent."""
-    hits = 0
+def slow_ranks(queries, query_images, gallery, gallery_images):
+    """Return 1 + the number of wrong items that score as high as the best match; None without a match."""
+    ranks = []
     for query, image in zip(queries.double(), query_images.tolist(), strict=True):
         scores = [float(query @ row) for row in gallery.double()]
         matches = [s for s, other in zip(scores, gallery_images.tolist(), strict=True) if other == image]
         wrong = [s for s, other in zip(scores, gallery_images.tolist(), strict=True) if other != image]
-        hits += bool(matches) and sum(s >= max(matches) for s in wrong) < k
-    return 100 * hits / len(queries)
+        ranks.append(1 + sum(s >= max(matches) for s in wrong) if matches else None)
+    return ranks
+
+
+def slow_both_ways(data):
+    images = data["image_embeddings"], data["image_ids"]
+    captions = data["caption_embeddings"], data["caption_image_ids"]
+    return {"i2t": slow_ranks(*images, *captions), "t2i": slow_ranks(*captions, *images)}
+
+
+def slow_recalls(ranks, cuts):
+    return {
+        f"{way}/R@{k}": 100 * sum(rank is not None and rank <= k for rank in found) / len(found)
+        for way, found in ranks.items()
+        for k in cuts
+    }
 
 
 def slow_values(data, cuts):
-    images = data["image_embeddings"], data["image_ids"]
-    captions = data["caption_embeddings"], data["caption_image_ids"]
-    values = {f"i2t/R@{k}": slow_recall(*images, *captions, k) for k in cuts}
-    values |= {f"t2i/R@{k}": slow_recall(*captions, *images, k) for k in cuts}
-    return values | {"rsum": sum(values.values())}
+    ranks = slow_both_ways(data)
+    recalls = slow_recalls(ranks, cuts)
+    values = recalls | {"rsum": sum(recalls.values())}
+    for way, other in (("i2t", "caption"), ("t2i", "image")):
+        last = len(data[f"{other}_embeddings"]) + 1
+        found = [last if rank is None else rank for rank in ranks[way]]
+        values |= {f"{way}/median_rank": statistics.median(found), f"{way}/mean_rank": statistics.mean(found)}
+    return values
 
 
 @given(st.integers(1, 9), st.integers(1, 30), st.integers(0, 10_000), st.integers(1, 30), st.booleans())
@@ -132,7 +151,12 @@ def test_images_without_captions_and_captions_without_images_are_misses():
         "caption_embeddings": torch.eye(2),
         "caption_image_ids": torch.tensor([1, 3]),
     }
-    assert score(data, top_k=1) == {"i2t/R@1": 50, "t2i/R@1": 50, "rsum": 100}
+    metric = RetrievalRecall(top_k=(1, 10))
+    metric.update(**data)
+    found = metric.compute()
+    assert {found[f"{way}/R@{k}"].item() for way in ("i2t", "t2i") for k in (1, 10)} == {50}
+    for way in ("i2t", "t2i"):
+        assert metric.per_query()[way]["ranks"].tolist() == [1, 3]  # behind both items of the gallery
 
 
 def test_a_single_pair_is_perfect():
@@ -158,6 +182,82 @@ def test_more_captions_per_image_than_k():
     assert score(data, top_k=1) == pytest.approx(slow_values(data, (1,)), abs=1e-3)
 
 
+def fold_slice(data, folds, fold):
+    """Return the images and captions of one fold, to be scored on their own."""
+    images = folds == fold
+    captions = torch.isin(data["caption_image_ids"], data["image_ids"][images])
+    return {name: rows[images if name.startswith("image") else captions] for name, rows in data.items()}
+
+
+@given(st.integers(1, 9), st.integers(1, 30), st.integers(0, 10_000), st.integers(1, 5), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_folds_are_the_mean_over_slices_scored_alone(images, captions, seed, pieces, foreign):
+    data = (pairs if foreign else owned)(images, captions, seed, spread=1)
+    folds = torch.randint(-1, pieces, (images,), generator=torch.Generator().manual_seed(seed))
+    parts = [fold_slice(data, folds, fold) for fold in range(pieces)]
+    alone = [slow_values(part, (1, 2)) for part in parts if len(part["caption_ids"])]
+    found = score(data | {"folds": folds}, top_k=(1, 2), chunk_size=4)
+    expected = {
+        f"folds/{name}": statistics.mean(values[name] for values in alone)
+        for name in ("i2t/R@1", "i2t/R@2", "t2i/R@1", "t2i/R@2", "rsum")
+        if alone
+    }
+    assert found == pytest.approx(slow_values(data, (1, 2)) | expected, abs=1e-3)
+
+
+def test_folds_for_some_images_alone_are_refused():
+    metric = RetrievalRecall()
+    metric.update_images(torch.eye(3)[:2], torch.tensor([1, 2]), folds=torch.tensor([0, -1]))
+    metric.update_images(torch.eye(3)[2:], torch.tensor([3]))
+    metric.update_captions(torch.eye(3), torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match="folds: 2 images have a fold and 1 have none"):
+        metric.compute()
+
+
+def test_per_query_is_ascending_by_id_and_belongs_to_the_last_compute():
+    data = owned(8, 30, spread=1)
+    metric = RetrievalRecall()
+    with pytest.raises(RuntimeError, match="compute"):
+        metric.per_query()
+    metric.update(**data)
+    metric.compute()
+    expected = slow_both_ways(data)
+    last = {"i2t": 31, "t2i": 9}
+    ids = {"i2t": (data["image_ids"], data["image_ids"]), "t2i": (data["caption_ids"], data["caption_image_ids"])}
+    for way, found in metric.per_query().items():
+        rows = zip(*(column.tolist() for column in ids[way]), expected[way], strict=True)
+        assert list(zip(*(found[name].tolist() for name in ("query_ids", "image_ids", "ranks")), strict=True)) == [
+            (query, image, rank or last[way]) for query, image, rank in sorted(rows, key=lambda row: row[0])
+        ]
+    metric.reset()
+    with pytest.raises(RuntimeError, match="compute"):
+        metric.per_query()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_neither_the_order_of_rows_nor_an_increasing_map_of_a_query_matters(seed, chunk_size):
+    data, generator = pairs(6, 20, seed), torch.Generator().manual_seed(seed)
+    image_rows, caption_rows = torch.randperm(6, generator=generator), torch.randperm(20, generator=generator)
+    mixed = {name: rows[image_rows if name.startswith("image") else caption_rows] for name, rows in data.items()}
+    assert score(mixed, chunk_size=chunk_size) == score(data)
+    scaled = data | {"image_embeddings": data["image_embeddings"] * torch.tensor([0.125, 1, 2, 4, 64, 3])[:, None]}
+    plain, mapped = score(data), score(scaled)
+    assert all(mapped[name] == plain[name] for name in plain if name.startswith("i2t"))
+
+
+def test_members_of_a_collection_keep_their_own_values():
+    data = owned(12, 60)
+    metrics = MetricCollection({"first": RetrievalRecall(top_k=1), "both": RetrievalRecall(top_k=(1, 5))})
+    for rows in (slice(0, 6), slice(6, 12)):
+        captions = torch.isin(data["caption_image_ids"], data["image_ids"][rows])
+        metrics.update(**{name: v[rows] if name.startswith("image") else v[captions] for name, v in data.items()})
+    found = metrics.compute()
+    both = score(data, top_k=(1, 5))
+    assert found["both_i2t/R@5"] == both["i2t/R@5"]
+    assert found["first_rsum"] == both["i2t/R@1"] + both["t2i/R@1"]
+
+
 def test_forward_batches_clone_pickle_and_reset():
     data, more = owned(8, 30, seed=1), owned(6, 20, seed=2)
     more["image_ids"], more["caption_image_ids"] = more["image_ids"] + 100, more["caption_image_ids"] + 100
@@ -181,6 +281,11 @@ def test_forward_batches_clone_pickle_and_reset():
         ({"caption_ids": torch.arange(30) - 1}, ValueError, "negative"),
         ({"caption_ids": torch.ones(30)}, TypeError, "ids"),
         ({"caption_image_ids": torch.arange(29)}, ValueError, "image_ids"),
+        ({"folds": torch.arange(7)}, ValueError, "folds"),
+        ({"folds": torch.arange(8) - 2}, ValueError, "folds must count from 0"),
+        ({"folds": torch.ones(8)}, TypeError, "folds"),
+        ({"image_ids": torch.ones(8, dtype=torch.int64)}, ValueError, "images: id 1 .* embeddings"),
+        ({"caption_ids": torch.arange(30) // 2}, ValueError, "captions: id 0 "),
     ],
 )
 def test_wrong_arguments_are_named(change, error, words):
@@ -191,5 +296,6 @@ def test_wrong_arguments_are_named(change, error, words):
 def test_missing_sides_are_named():
     metric = RetrievalRecall()
     metric.update_images(torch.ones(1, 1), torch.tensor([1]))
+    metric.update_captions(torch.ones(0, 1), torch.arange(0))
     with pytest.raises(ValueError, match="no captions"):
         metric.compute()
