@@ -9,13 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metrics.annotated import AnnotatedRetrieval
     from metrics.baselines import ODmAPBaselines
+    from metrics.groups import GroupAccuracy
     from metrics.odmap import ODmAP
     from metrics.recall import RetrievalRecall
 
-__all__ = ["ODmAP", "ODmAPBaselines", "RetrievalRecall"]
+__all__ = ["AnnotatedRetrieval", "GroupAccuracy", "ODmAP", "ODmAPBaselines", "RetrievalRecall"]
 
-_HOMES = {"ODmAP": "odmap", "ODmAPBaselines": "baselines", "RetrievalRecall": "recall"}
+_HOMES = {
+    "AnnotatedRetrieval": "annotated",
+    "GroupAccuracy": "groups",
+    "ODmAP": "odmap",
+    "ODmAPBaselines": "baselines",
+    "RetrievalRecall": "recall",
+}
 
 
 def __getattr__(name: str) -> Any:
