@@ -68,7 +68,7 @@ def hubness(retrieved_ids: Tensor, gallery_size: int, top_k: int | Sequence[int]
 def _occurrences(retrieved_ids: Tensor, cut: int) -> Tensor:
     """Count how often each retrieved item is among the first `cut`: `[items]` float64."""
     ids = retrieved_ids[:, :cut]
-    _, counts = torch.unique(ids[ids != NO_ITEM], return_counts=True)
+    counts: Tensor = torch.unique(ids[ids != NO_ITEM], return_counts=True)[1]
     return counts.cpu().double()
 
 
