@@ -11,6 +11,7 @@ from torch import Tensor
 from metrics.checks import check_choice, check_ids, check_masks, check_top_k
 from metrics.distributed import Alone
 from metrics.functional.odmap import KEPT_RULES, KeptRule, expected_average_precision, relevance
+from metrics.repeats import first_seen
 from metrics.search import count_relevant, distinct_rows
 from metrics.sharded import Columns, ShardedMetric, rounds
 
@@ -23,7 +24,8 @@ class ODmAPBaselines(ShardedMetric):
     that ignores the missing object scores about as high as `own_captions`. A query whose source has no caption in the
     gallery counts as 0.
 
-    Repeated rows are recognised by their id and counted once; the gallery stays on the rank that saw it.
+    Repeated rows are recognised by their id and counted once; an id that comes again with other contents is an error
+    of `compute`. The gallery stays on the rank that saw it.
 
     Args:
         top_k: One cut k or several.
@@ -43,6 +45,8 @@ class ODmAPBaselines(ShardedMetric):
         >>> baselines.update(dog[None], frisbee[None], source_ids=torch.tensor([1]), ids=torch.tensor([7]))
         >>> baselines.compute()
         {'random/ODmAP@1': tensor(25.), 'own_captions/ODmAP@1': tensor(50.)}
+        >>> baselines.per_query()["num_relevant"]
+        tensor([1])
     """
 
     _batch_tables: ClassVar[tuple[str, ...]] = ("queries",)
@@ -54,6 +58,7 @@ class ODmAPBaselines(ShardedMetric):
         self.top_k = check_top_k(top_k)
         check_choice("kept", kept, KEPT_RULES)
         self.kept: KeptRule = kept
+        self._per_query: Columns | None = None
         self._add_table("gallery", "mentions", "image_ids", "ids")
         self._add_table("queries", "removed", "kept", "source_ids", "ids")
 
@@ -91,25 +96,58 @@ class ODmAPBaselines(ShardedMetric):
         check_ids(len(removed), source_ids=source_ids, ids=ids)
         self._append("queries", removed=removed, kept=kept, source_ids=source_ids.long(), ids=ids.long())
 
+    def per_query(self) -> Columns:
+        """Return what the last `compute` (or `forward`) found for every query, ascending by query id.
+
+        Returns:
+            `ids [Q]`, `source_ids [Q]`, `num_relevant [Q]` (relevant captions in the gallery), and for every cut
+            `random/ODmAP@k [Q]` and `own_captions/ODmAP@k [Q]` in per cent. After `compute` equal on all ranks.
+
+        Raises:
+            RuntimeError: `compute` was not called since the start or the last `reset`.
+        """
+        if self._per_query is None:
+            raise RuntimeError("ODmAPBaselines has no values per query yet: call compute first.")
+        return self._per_query
+
+    def reset(self) -> None:
+        """Forget all rows and results."""
+        super().reset()
+        self._per_query = None
+
     def _evaluate(self, ranks: Alone) -> dict[str, Tensor]:
         shards = self._shards(ranks)
         gallery, queries = ({name: torch.cat(parts) for name, parts in table.items()} for table in shards.values())
         _check_fit(gallery, queries)
-        keep = ranks.first_seen(gallery["ids"])
-        gallery = {name: rows[keep] for name, rows in gallery.items()}
+        present, asking = (
+            _first_rows(ranks, name, rows) for name, rows in (("gallery", gallery), ("queries", queries))
+        )
+        gallery = {name: rows[present] for name, rows in gallery.items()}
+        size = int(ranks.total(present.sum()))
         patterns = distinct_rows(gallery["mentions"])
-        counts = []
-        for asked in rounds(ranks, queries, ranks.first_seen(queries["ids"])):
+        found = []
+        for asked in rounds(ranks, queries, asking):
             everywhere = count_relevant(patterns[0], asked["removed"], asked["kept"], self.kept, patterns[1])
-            counts.append(ranks.total(torch.stack([everywhere, *_count_own(gallery, asked, self.kept)])))
-        relevant, own_relevant, own = torch.cat(counts, dim=1)
-        size = int(ranks.total(keep.sum()))
-        by_chance = {f"random/ODmAP@{k}": expected_average_precision(relevant, size, k) for k in self.top_k}
+            counts = ranks.total(torch.stack([everywhere, *_count_own(gallery, asked, self.kept)]))
+            found.append(self._score(asked, counts, size))
+        joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        order = joined["ids"].argsort()
+        self._per_query = {name: rows[order] for name, rows in joined.items()}
+        return {name: values.mean() for name, values in self._per_query.items() if "ODmAP@" in name}
+
+    def _score(self, queries: Columns, counts: Tensor, size: int) -> Columns:
+        relevant, own_relevant, own = counts
+        by_chance = {f"random/ODmAP@{k}": 100 * expected_average_precision(relevant, size, k) for k in self.top_k}
         by_source = {
-            f"own_captions/ODmAP@{k}": expected_average_precision(own_relevant, own, k) * k / own.clamp(min=1, max=k)
+            f"own_captions/ODmAP@{k}": 100 * expected_average_precision(own_relevant, own, k) * k / own.clamp(1, k)
             for k in self.top_k
         }
-        return {name: 100 * values.mean() for name, values in (by_chance | by_source).items()}
+        described = {"ids": queries["ids"], "source_ids": queries["source_ids"], "num_relevant": relevant}
+        return described | by_chance | by_source
+
+
+def _first_rows(ranks: Alone, name: str, rows: Columns) -> Tensor:
+    return first_seen(ranks, name, rows["ids"], {column: rows[column] for column in rows if column != "ids"})
 
 
 def _count_own(gallery: Columns, queries: Columns, kept_rule: KeptRule) -> tuple[Tensor, Tensor]:

@@ -99,6 +99,55 @@ def test_repeated_rows_count_once_and_forward_keeps_the_gallery():
     assert metric.compute() == expected
 
 
+def test_values_per_query_are_those_of_each_query_alone():
+    captions, images = world()
+    shuffled = {name: values[torch.tensor([3, 0, 5, 1, 4, 2])] for name, values in images.items()}
+    metric = ODmAPBaselines(top_k=(1, 5))
+    metric.update_gallery(**captions)
+    metric.update(**shuffled)
+    values, found = metric.compute(), metric.per_query()
+    assert found["ids"].tolist() == list(range(6))
+    assert torch.equal(found["source_ids"], images["source_ids"])
+    for query in range(6):
+        relevant = relevant_captions(captions, images, query, slice(None))
+        assert found["num_relevant"][query] == sum(relevant)
+        alone = score(captions, {name: column[query : query + 1] for name, column in images.items()}, top_k=(1, 5))
+        assert {name: found[name][query].item() for name in values} == pytest.approx(
+            {name: value.item() for name, value in alone.items()}
+        )
+    assert all(torch.equal(values[name], found[name].mean()) for name in values)
+
+
+def test_values_per_query_begin_with_compute_and_end_with_reset():
+    captions, images = world()
+    metric = ODmAPBaselines()
+    metric.update_gallery(**captions)
+    metric.update(**images)
+    with pytest.raises(RuntimeError, match="compute"):
+        metric.per_query()
+    metric.compute()
+    assert len(metric.per_query()["ids"]) == 6
+    metric.reset()
+    with pytest.raises(RuntimeError, match="compute"):
+        metric.per_query()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("gallery", "mentions"), ("gallery", "image_ids"), ("queries", "removed"), ("queries", "source_ids")],
+)
+def test_an_id_with_two_contents_is_refused(table, column):
+    captions, images = world()
+    metric = ODmAPBaselines()
+    metric.update_gallery(**captions)
+    metric.update(**images)
+    rows = {name: values[:1].clone() for name, values in (captions if table == "gallery" else images).items()}
+    rows[column] = rows[column].logical_not() if rows[column].dtype == torch.bool else rows[column] + 1
+    (metric.update_gallery if table == "gallery" else metric.update)(**rows)
+    with pytest.raises(ValueError, match=f"{table}: id {rows['ids'].item()} was given twice with different {column}"):
+        metric.compute()
+
+
 def test_a_query_without_relevant_captions_has_value_zero_under_all():
     captions, images = world(queries=1)
     images["kept"][:] = True
