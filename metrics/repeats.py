@@ -111,7 +111,7 @@ def _pick(parts: Sequence[Tensor], rows: Tensor) -> Iterator[Tensor]:
     marked = torch.split(rows, [len(part) for part in parts])
     for part, wanted in zip(parts, marked, strict=True):
         if wanted.any():
-            yield from (part[indices] for indices in wanted.nonzero()[:, 0].split(_ROWS))
+            yield from (part[indices] for indices in torch.split(wanted.nonzero()[:, 0], _ROWS))
 
 
 def _signature(rows: Tensor) -> Tensor:
