@@ -5,7 +5,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from metrics import ODmAP, ODmAPBaselines, RetrievalRecall
+from metrics import GroupAccuracy, ODmAP, ODmAPBaselines, RetrievalRecall
 
 
 def world_of_rows():
@@ -92,7 +92,12 @@ def fill(rank, size, share, batch):
 
 def outcome(odmap, baselines, recall):
     values = {**odmap.compute(), **baselines.compute(), **recall.compute()}
-    return {"values": values, "per_query": odmap.per_query(), "summary": odmap.summary()}
+    return {
+        "values": values,
+        "per_query": odmap.per_query(),
+        "references": baselines.per_query(),
+        "summary": odmap.summary(),
+    }
 
 
 def compute_twice_with_news_on_one_rank(rank, size):
@@ -143,6 +148,23 @@ def nothing_anywhere(rank, size):
     return None
 
 
+def accuracy_by_group(rank, size):
+    """Return the values of all samples, however they are shared out."""
+    generator = torch.Generator().manual_seed(2)
+    samples = {
+        "correct": torch.rand(23, generator=generator) < 0.6,
+        "groups": torch.randint(0, 3, (23,), generator=generator),
+        "ids": torch.randperm(90, generator=generator)[:23],
+    }
+    found = {}
+    for share in (padded, last_rank_empty):
+        metric = GroupAccuracy(3, weights=(5, 3, 1))
+        if len(rows := share(23, rank, size)):
+            metric.update(**pick(samples, rows, "correct", "groups", "ids"))
+        found[share.__name__] = metric.compute()
+    return found
+
+
 SPECIAL = {
     function.__name__: function
     for function in (
@@ -151,6 +173,7 @@ SPECIAL = {
         gallery_here_queries_there,
         disagreement,
         nothing_anywhere,
+        accuracy_by_group,
     )
 }
 

@@ -59,8 +59,11 @@ def test_every_rank_returns_what_one_process_does(outcomes, alone, size, case):
         )
         for column in ("ids", "retrieved_ids", "retrieved_mentions", "relevant", "num_relevant"):
             assert torch.equal(found["per_query"][column], alone["per_query"][column]), column
-        for count in ("ODmAP/queries", "ODmAP/gallery", "ODmAP/unanswerable"):
-            assert found["summary"][count] == alone["summary"][count]
+        assert found["references"].keys() == alone["references"].keys()
+        for column, rows in alone["references"].items():
+            assert torch.equal(found["references"][column], rows), column
+        for name in found["summary"].keys() - {"ODmAP/repeated"}:
+            assert found["summary"][name] == pytest.approx(alone["summary"][name]), name
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -75,6 +78,13 @@ def test_ranks_that_disagree_raise_together(outcomes, size):
     messages = {cases["disagreement"] for cases in outcomes[size]}
     assert len(messages) == 1
     assert "gallery_mentions: rank 1 has rows of bool [4]" in messages.pop()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_rank_knows_the_accuracy_of_all_groups(outcomes, size):
+    expected = outcomes[1][0]["accuracy_by_group"]["last_rank_empty"]
+    for cases in outcomes[size]:
+        assert list(cases["accuracy_by_group"].values()) == [expected, expected]
 
 
 @pytest.mark.parametrize("size", SIZES)
