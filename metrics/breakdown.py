@@ -42,16 +42,23 @@ class Breakdown(NamedTuple):
         names = range(classes) if class_names is None else class_names
         if len(names) != classes:
             raise ValueError(f"class_names must hold {classes} names, got {len(names)}.")
-        places = self.queries.nonzero()
-        worst = self.hallucinated[max(self.hallucinated)][places.unbind(1)]
-        order = sorted(range(len(places)), key=lambda row: (-worst[row], -self.queries[tuple(places[row])], row))
-        return [self._row(tuple(places[row].tolist()), names) for row in order]
+        asked = self.queries > 0
+        worst, queries = (
+            values[asked].tolist() for values in (self.hallucinated[max(self.hallucinated)], self.queries)
+        )
+        ranked = sorted(zip(worst, queries, asked.nonzero().tolist(), strict=True), key=_by_importance)
+        return [self._row(tuple(place), names) for _, _, place in ranked]
 
     def _row(self, place: tuple[int, ...], names: Sequence[str | int]) -> dict[str, str | int | float]:
         measures = {f"ODmAP@{cut}": values[place].item() for cut, values in self.odmap.items()}
         measures |= {f"hallucinated@{cut}": values[place].item() for cut, values in self.hallucinated.items()}
         classes = {role: names[index] for role, index in zip(("removed", "kept"), place, strict=False)}
         return classes | {"queries": int(self.queries[place])} | measures
+
+
+def _by_importance(row: tuple[float, int, list[int]]) -> tuple[float, int, list[int]]:
+    share, queries, place = row
+    return -share, -queries, place
 
 
 def by_removed_class(per_query: Mapping[str, Tensor], top_k: int | Sequence[int]) -> Breakdown:
