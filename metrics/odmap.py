@@ -13,10 +13,12 @@ from metrics.distributed import Alone
 from metrics.functional.hallucination import hallucinated, hallucination_rate
 from metrics.functional.hubness import hubness
 from metrics.functional.odmap import KEPT_RULES, NORMALIZERS, KeptRule, Normalizer, average_precision, relevance
+from metrics.repeats import first_seen
 from metrics.search import CHUNK_SIZE, Candidates, count_relevant, distinct_rows
 from metrics.sharded import Columns, Shard, ShardedMetric, rounds, search_shards
 
 NO_CAPTION = -1
+_QUERY_CONTENTS = ("embeddings", "removed", "kept")
 
 
 class ODmAP(ShardedMetric):
@@ -159,7 +161,8 @@ class ODmAP(ShardedMetric):
         shard = _shard(ranks, gallery)
         patterns, counts = distinct_rows(shard.payload[shard.keep])
         found = []
-        for asked in rounds(ranks, queries, ranks.first_seen(queries["ids"])):
+        asking = first_seen(ranks, "queries", queries["ids"], {name: queries[name] for name in _QUERY_CONTENTS})
+        for asked in rounds(ranks, queries, asking):
             best, mentions = search_shards(ranks, asked["embeddings"], shard, self.top_k[-1], self.chunk_size)
             num_relevant = ranks.total(count_relevant(patterns, asked["removed"], asked["kept"], self.kept, counts))
             found.append(self._score(asked, best, mentions, num_relevant))
@@ -205,8 +208,9 @@ class ODmAP(ShardedMetric):
 
 
 def _shard(ranks: Alone, gallery: dict[str, list[Tensor]]) -> Shard:
-    ids = torch.cat(gallery["ids"])
-    return Shard(gallery["embeddings"], ids, ranks.first_seen(ids), payload=torch.cat(gallery["mentions"]))
+    ids, mentions = torch.cat(gallery["ids"]), torch.cat(gallery["mentions"])
+    keep = first_seen(ranks, "gallery", ids, {"embeddings": gallery["embeddings"], "mentions": mentions})
+    return Shard(gallery["embeddings"], ids, keep, payload=mentions)
 
 
 def _check_fit(gallery: dict[str, list[Tensor]], queries: Columns) -> None:
