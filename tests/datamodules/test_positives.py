@@ -72,6 +72,7 @@ def test_positives_of_another_data_set_are_refused(world, stem, i2t, t2i, kind):
 
 
 @pytest.mark.real
+@pytest.mark.filterwarnings("ignore")  # the package would like another JSON parser
 @pytest.mark.skipif(not (DATA / "eccv-caption").is_dir(), reason="../shared/data/eccv-caption is absent")
 def test_the_published_files_are_read_as_their_package_reads_them():
     peer = pytest.importorskip("eccv_caption").Metrics()
