@@ -16,6 +16,7 @@ from datamodules.errors import ConfigError
 from lightning_modules.distributed import share_buffers
 from lightning_modules.evaluation import RetrievalEvaluation
 from lightning_modules.processor import Processor
+from lightning_modules.query_tables import intervals
 from lightning_modules.schedule import halving_schedule
 
 
@@ -99,11 +100,11 @@ class RetrievalModule(LightningModule, ABC):
         self._start_scores("test")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation scores."""
+        """Log the validation scores, outside `fit` with their 95 % intervals."""
         self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores."""
+        """Log the test scores with their 95 % intervals."""
         self._log_scores("test")
 
     def configure_optimizers(self) -> Any:
@@ -153,13 +154,16 @@ class RetrievalModule(LightningModule, ABC):
 
     def _start_scores(self, stage: str) -> None:
         share_buffers(self)
-        self._evaluation(stage).reset()
+        data = getattr(self.trainer, "datamodule", None)
+        self._evaluation(stage).start(getattr(data, "positives", None))
 
     def _log_scores(self, stage: str) -> None:
-        scores = {f"{stage}/{name}": value for name, value in self._evaluation(stage).compute().items()}
-        self._evaluation(stage).reset()
+        evaluation = self._evaluation(stage)
+        scores = evaluation.compute()
+        if self.trainer.state.fn != "fit":
+            scores |= intervals(evaluation.tables)
         # All ranks hold the same values, of which a maximum is exact where a mean over ranks may round.
-        self.log_dict(scores, sync_dist=True, reduce_fx="max")
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True, reduce_fx="max")
 
 
 def _evaluations(top_k: Sequence[int]) -> torch.nn.ModuleDict:

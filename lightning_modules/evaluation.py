@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.batch import RetrievalBatch
 from lightning_modules.distributed import any_rank
-from metrics import ODmAP, ODmAPBaselines, RetrievalRecall
+from lightning_modules.query_tables import QueryTable, odmap_table, recall_tables
+from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
+from metrics.annotated import NoQueriesError
+from metrics.breakdown import Breakdown, by_pair, by_removed_class
 
 
 class RetrievalEvaluation(nn.Module):
@@ -16,25 +21,43 @@ class RetrievalEvaluation(nn.Module):
 
     Args:
         top_k: the cut-offs k of all metrics.
+
+    Attributes:
+        tables: what the last `compute` found for every query, by name: `i2t`, `t2i` and `odmap`.
+        breakdowns: ODmAP by removed class and by pair of a removed and a kept class, where there is any.
     """
+
+    tables: dict[str, QueryTable]
+    breakdowns: tuple[Breakdown, Breakdown] | None
 
     def __init__(self, top_k: Sequence[int] = (1, 5, 10)) -> None:
         super().__init__()
-        self.recall = RetrievalRecall(top_k=tuple(top_k))
-        self.odmap = ODmAP(top_k=tuple(top_k))
-        self.baselines = ODmAPBaselines(top_k=tuple(top_k))
-        self.reset()
+        self.top_k = tuple(top_k)
+        self.recall = RetrievalRecall(top_k=self.top_k)
+        self.odmap = ODmAP(top_k=self.top_k)
+        self.baselines = ODmAPBaselines(top_k=self.top_k)
+        self.annotated = nn.ModuleDict()
+        self.start()
 
-    def reset(self) -> None:
-        """Forget all images, queries and captions."""
-        self._has_queries = self._has_gallery = False
-        for metric in (self.recall, self.odmap, self.baselines):
-            metric.reset()
+    def start(self, positives: Mapping[str, Any] | None = None) -> None:
+        """Forget all images, queries, captions and results.
+
+        Args:
+            positives: by name, extended positives to score recall against as well: objects with mappings `i2t` (image
+                id to caption ids) and `t2i`.
+        """
+        self.annotated = nn.ModuleDict(
+            {name: AnnotatedRetrieval(given.i2t, given.t2i, self.top_k) for name, given in (positives or {}).items()}
+        )
+        self.tables, self.breakdowns = {}, None
+        self._forget_rows()
 
     def update_images(self, batch: RetrievalBatch, embeddings: Tensor) -> None:
         """Add images: counterfactual queries where the batch says what was removed, else originals of the split."""
         if batch.removed is None or batch.kept is None:
-            self.recall.update_images(embeddings, batch.image_ids)
+            self.recall.update_images(embeddings, batch.image_ids, batch.folds)
+            for metric in self._annotated().values():
+                metric.update_images(embeddings, batch.image_ids)
             return
         self._has_queries = True
         self.odmap.update(embeddings, batch.removed, batch.kept, batch.image_ids)
@@ -43,21 +66,49 @@ class RetrievalEvaluation(nn.Module):
     def update_captions(self, batch: RetrievalBatch, embeddings: Tensor) -> None:
         """Add captions: those of the split count for recall, all of them are the gallery of ODmAP."""
         inside = slice(None) if batch.in_split is None else batch.in_split
-        self.recall.update_captions(embeddings[inside], batch.image_ids[inside], batch.caption_ids[inside])
+        of_split = embeddings[inside], batch.image_ids[inside], batch.caption_ids[inside]
+        self.recall.update_captions(*of_split)
+        for metric in self._annotated().values():
+            metric.update_captions(*of_split)
         if batch.mentions is not None:
             self._has_gallery = True
             self.odmap.update_gallery(embeddings, batch.mentions, batch.caption_ids)
             self.baselines.update_gallery(batch.mentions, batch.image_ids, batch.caption_ids)
 
     def compute(self) -> dict[str, Tensor | float]:
-        """Return all scores, in per cent; every rank must call it and gets the same.
+        """Return all scores, in per cent, and let go of the embeddings; every rank must call it and gets the same.
 
-        Recall comes always; ODmAP, its two reference rows and the counts behind it where any rank saw counterfactual
-        queries and a gallery.
+        Recall comes always, with extended positives where they were given and name queries of this split; ODmAP, its
+        companions, its two reference rows and the counts behind it where any rank saw counterfactual queries and a
+        gallery.
         """
         scores: dict[str, Tensor | float] = dict(self.recall.compute())
+        self.tables = recall_tables(self.recall)
         if any_rank(self._has_queries) and any_rank(self._has_gallery):
             scores |= self.odmap.compute()
             scores |= self.odmap.summary()
             scores |= self.baselines.compute()
+            self.tables["odmap"] = odmap_table(self.odmap, self.baselines)
+            found = self.odmap.per_query()
+            self.breakdowns = by_removed_class(found, self.top_k), by_pair(found, self.top_k)
+        for name, metric in self._annotated().items():
+            scores |= {f"{name}/{key}": value for key, value in _computed(name, metric).items()}
+        self._forget_rows()
         return scores
+
+    def _forget_rows(self) -> None:
+        self._has_queries = self._has_gallery = False
+        for metric in (self.recall, self.odmap, self.baselines, *self._annotated().values()):
+            metric.reset()
+
+    def _annotated(self) -> dict[str, AnnotatedRetrieval]:
+        return cast("dict[str, AnnotatedRetrieval]", dict(self.annotated.items()))
+
+
+def _computed(name: str, metric: AnnotatedRetrieval) -> dict[str, Tensor]:
+    """Return the scores against extended positives, none where they are of another split."""
+    try:
+        return metric.compute()
+    except NoQueriesError as error:
+        rank_zero_warn(f"No scores `{name}/...`: {error}")
+        return {}

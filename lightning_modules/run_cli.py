@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import ConfigError, MissingPathError
-from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveRunConfig
+from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
 _TRAINER_DEFAULTS = {
@@ -110,7 +110,7 @@ class RetrievalCLI(LightningCLI):
             if isinstance(logger, WandbLogger):
                 logger._wandb_init.pop("anonymous", None)  # wandb warns of it although Lightning passes None
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
-        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveEmbeddings()]
+        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveQueries(), SaveEmbeddings()]
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(RichProgressBar())
         trainer.callbacks = callbacks

@@ -20,6 +20,10 @@ from metrics.sharded import Columns, Shard, ShardedMetric, rounds, search_shards
 _NO_VALUES = ("query_ids", "num_positives")
 
 
+class NoQueriesError(ValueError):
+    """None of the annotated queries was given, as where they belong to another split."""
+
+
 class AnnotatedRetrieval(ShardedMetric):
     """Retrieval in both directions where people said what matches what, in per cent (0 to 100).
 
@@ -182,7 +186,7 @@ class AnnotatedRetrieval(ShardedMetric):
             positives = self._positives[direction].to(gallery.ids.device)
             found = self._search(ranks, positives, queries, gallery)
             if not len(found["query_ids"]):
-                raise ValueError(f"None of the {len(positives.queries)} queries that {direction} names was given.")
+                raise NoQueriesError(f"None of the {len(positives.queries)} queries that {direction} names was given.")
             counts = positives.tally(ranks, found["query_ids"], gallery.ids[gallery.keep])
             results[direction] = found
             summary |= {f"{direction}/{name}": float(count) for name, count in counts.items()}

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from metrics import per_query
+from metrics.statistics import bootstrap
 from train import main
 
 PROJECT = Path(__file__).parents[1]
@@ -114,6 +117,9 @@ def test_fit_logs_stable_keys(fitted: tuple[Path, str]) -> None:
         assert columns[key], key
     for key in ("val/random/ODmAP@1", "val/own_captions/ODmAP@5", "val/ODmAP/queries", "val/ODmAP/gallery"):
         assert columns[key], key
+    for key in ("val/hallucinated@5", "val/hubs/distinct@1", "val/hubs/skewness@10", "val/t2i/median_rank"):
+        assert columns[key], key
+    assert not any(key.endswith(("/low", "/high")) for key in columns)
     assert columns["val/ODmAP/gallery"] == [55.0, 55.0]
     assert columns["train/loss"][-1] < columns["train/loss"][0]
 
@@ -131,7 +137,7 @@ def test_fit_closes_with_a_table(fitted: tuple[Path, str]) -> None:
     columns = _columns(folder)
     last = next(line for line in printed.splitlines() if "epoch 1 (last" in line)
     numbers = [float(number) for number in re.findall(r"\d+\.\d", last)]
-    keys = [f"val/{name}@{k}" for name in ("i2t/R", "t2i/R", "ODmAP") for k in (1, 5, 10)]
+    keys = [f"val/{name}@{k}" for name in ("i2t/R", "t2i/R", "ODmAP", "hallucinated") for k in (1, 5, 10)]
     assert numbers == [pytest.approx(columns[key][-1], abs=0.051) for key in [*keys, "val/rsum"]]
 
 
@@ -144,6 +150,36 @@ def test_test_searches_the_captions_of_all_splits(world: Path, fitted: tuple[Pat
     printed = capsys.readouterr().out
     assert printed.count("test scores in per cent") == 1
     assert "DataLoader" not in printed
+
+
+def test_test_saves_the_results_of_every_query_beside_the_checkpoint(world: Path, fitted: tuple[Path, str]) -> None:
+    checkpoint = fitted[0] / "checkpoints" / "best.ckpt"
+    status, folder = _run(world, "test", "--ckpt_path", str(checkpoint))
+    beside = checkpoint.parent / f"best-test-{folder.name}"
+    columns = _columns(folder)
+    assert status == 0
+    for file, prefix in (("odmap", ""), ("i2t", "i2t/"), ("t2i", "t2i/")):
+        found = per_query.read(beside / f"{file}.parquet")
+        interval = bootstrap(found.values(found.measures), found.groups)
+        for name, mean, low in zip(found.measures, interval.mean, interval.low, strict=True):
+            assert columns[f"test/{prefix}{name}"][0] == pytest.approx(mean, abs=1e-3), name
+            assert columns[f"test/{prefix}{name}/low"][0] == pytest.approx(low, abs=1e-3), name
+    odmap = per_query.read(beside / "odmap.parquet")
+    assert odmap.about["gallery"] == (24 + 11 + 12) * 5
+    assert all(removed and not set(removed) & set(kept) for removed, kept in _pairs(odmap))
+    with (beside / "removed_classes.csv").open() as file:
+        counts = {row["removed"]: int(row["queries"]) for row in csv.DictReader(file)}
+    assert counts == Counter(name for removed, _ in _pairs(odmap) for name in removed)
+    with (beside / "class_pairs_matrix.csv").open() as file:
+        matrix = list(csv.reader(file))
+    assert len(matrix) == len(matrix[0]) == 81
+    filled = {(row[0], matrix[0][place]) for row in matrix[1:] for place in range(1, 81) if row[place]}
+    assert filled == {(one, other) for removed, kept in _pairs(odmap) for one in removed for other in kept}
+
+
+def _pairs(found: per_query.PerQuery) -> list[tuple[list[str], list[str]]]:
+    """Return the removed and the kept classes of every query."""
+    return list(zip(found.table["removed"].to_pylist(), found.table["kept"].to_pylist(), strict=True))
 
 
 def test_validate_repeats_the_score_of_the_last_epoch(world: Path, fitted: tuple[Path, str]) -> None:

@@ -1,7 +1,8 @@
-"""What happens around a run: its record, its closing table and its embeddings."""
+"""What happens around a run: its record, its closing table, its results per query and its embeddings."""
 
 from lightning_modules.callbacks.closing_table import ClosingTable
 from lightning_modules.callbacks.save_config import SaveRunConfig
 from lightning_modules.callbacks.save_embeddings import SaveEmbeddings
+from lightning_modules.callbacks.save_queries import SaveQueries
 
-__all__ = ["ClosingTable", "SaveEmbeddings", "SaveRunConfig"]
+__all__ = ["ClosingTable", "SaveEmbeddings", "SaveQueries", "SaveRunConfig"]

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-_RECALLS = ("i2t/R", "t2i/R")
+_GROUPS = ("i2t/R", "t2i/R", "ODmAP", "hallucinated")
+_REFERENCES = {"random ranking": "random/", "own captions": "own_captions/"}
+_FOLDS = {"mean over folds": "folds/"}
 
 
 class ClosingTable(Callback):
@@ -49,41 +51,64 @@ class ClosingTable(Callback):
 def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: Console | None = None) -> None:
     """Print one row per entry, then the random-ranking and the own-captions row, all in per cent.
 
+    Below an entry stand its 95 % interval and its mean over folds, where they were logged.
+
     Args:
         stage: prefix of the logged keys, "val" or "test".
         rows: for each row's name the logged scores.
         console: where to print; None: standard output, 120 columns wide where that is no terminal.
     """
-    scores = next(iter(rows.values()))
-    queries, gallery = scores.get(f"{stage}/ODmAP/queries", 0), scores.get(f"{stage}/ODmAP/gallery", 0)
-    groups = {f"{name}@": _cut_offs(stage, name, scores) for name in (*_RECALLS, "ODmAP")}
-    table = Table(title=f"{stage} scores in per cent", caption=_caption(queries, gallery))
+    first = {key.removeprefix(f"{stage}/"): value for key, value in next(iter(rows.values())).items()}
+    groups = {name: cuts for name in _GROUPS if (cuts := _cut_offs(name, first))}
+    table = Table(title=f"{stage} scores in per cent", caption=_caption(first))
     table.add_column()
-    for group, cut_offs in groups.items():
-        if cut_offs:
-            table.add_column(group.replace("/", " ") + "/".join(map(str, cut_offs)), justify="right")
+    for name, cuts in groups.items():
+        table.add_column(f"{name.replace('/', ' ')}@{'/'.join(map(str, cuts))}", justify="right")
     table.add_column("rsum", justify="right")
-    references = {"random ranking": "random/", "own captions": "own_captions/"} if queries else {}
     for name, values in rows.items():
-        table.add_row(name, *_cells(stage, "", groups, values), _number(values.get(f"{stage}/rsum")))
+        scores = {key.removeprefix(f"{stage}/"): value for key, value in values.items()}
+        table.add_row(name, *_cells(groups, scores), _number(scores.get("rsum")))
+        _add_rows(table, groups, scores, {"95 % from": ("", "/low"), "95 % to": ("", "/high")})
+        _add_rows(table, groups, scores, {name: (prefix, "") for name, prefix in _FOLDS.items()})
     table.add_section()
-    for name, prefix in references.items():
-        table.add_row(name, *_cells(stage, prefix, groups, scores), "-")
+    _add_rows(table, groups, first, {name: (prefix, "") for name, prefix in _REFERENCES.items()})
     (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
 
 
-def _cells(stage: str, prefix: str, groups: Mapping[str, list[int]], scores: Mapping[str, float]) -> list[str]:
-    keys = [[f"{stage}/{prefix}{group}{k}" for k in cut_offs] for group, cut_offs in groups.items() if cut_offs]
+def _add_rows(
+    table: Table, groups: Mapping[str, list[int]], scores: Mapping[str, float], rows: Mapping[str, tuple[str, str]]
+) -> None:
+    """Add those rows, given by what stands before and after the name of a score, that have any score."""
+    for name, (prefix, suffix) in rows.items():
+        cells = [*_cells(groups, scores, prefix, suffix), _number(scores.get(f"{prefix}rsum{suffix}"))]
+        if any(cell != "-" for cell in cells):
+            table.add_row(name, *cells)
+
+
+def _cells(
+    groups: Mapping[str, list[int]], scores: Mapping[str, float], prefix: str = "", suffix: str = ""
+) -> list[str]:
+    keys = [[f"{prefix}{name}@{k}{suffix}" for k in cuts] for name, cuts in groups.items()]
     return [" ".join(_number(scores.get(key)) for key in group) if group[0] in scores else "-" for group in keys]
 
 
-def _cut_offs(stage: str, name: str, scores: Mapping[str, float]) -> list[int]:
-    start = f"{stage}/{name}@"
-    return sorted(int(key.removeprefix(start)) for key in scores if key.startswith(start))
+def _cut_offs(name: str, scores: Mapping[str, float]) -> list[int]:
+    cuts = (key.removeprefix(f"{name}@") for key in scores if key.startswith(f"{name}@"))
+    return sorted(int(cut) for cut in cuts if cut.isdecimal())
 
 
-def _caption(queries: float, gallery: float) -> str | None:
-    return f"ODmAP: {queries:,.0f} queries, gallery of {gallery:,.0f} captions" if queries else None
+def _caption(scores: Mapping[str, float]) -> str | None:
+    lines = []
+    if "i2t/median_rank" in scores:
+        i2t, t2i = (f"{scores[f'{way}/median_rank']:,.0f} ({way})" for way in ("i2t", "t2i"))
+        lines.append(f"median rank {i2t}, {t2i}")
+    if "ODmAP/queries" in scores:
+        queries, gallery = scores["ODmAP/queries"], scores["ODmAP/gallery"]
+        first = scores["hubs/distinct@1"] * queries / 100
+        lines.append(
+            f"ODmAP: {queries:,.0f} queries, gallery of {gallery:,.0f} captions, {first:,.0f} of them first for a query"
+        )
+    return "\n".join(lines) or None
 
 
 def _number(value: float | None) -> str:

@@ -18,6 +18,11 @@ SCORES = {
     "val/ODmAP@5": 38.0,
     "val/ODmAP/queries": 120.0,
     "val/ODmAP/gallery": 1500.0,
+    "val/hallucinated@1": 44.4,
+    "val/hallucinated@5": 33.3,
+    "val/hubs/distinct@1": 75.0,
+    "val/i2t/median_rank": 12.0,
+    "val/t2i/median_rank": 1234.0,
     "val/random/ODmAP@1": 22.6,
     "val/random/ODmAP@5": 13.1,
     "val/own_captions/ODmAP@1": 58.0,
@@ -45,10 +50,24 @@ def test_rows_hold_the_scores_of_their_own_epoch() -> None:
     assert "43.2 38.0" in _row(lines, "epoch 9")
     assert "22.6 13.1" in _row(lines, "random ranking")
     assert "58.0 40.0" in _row(lines, "own captions")
-    assert any("120 queries, gallery of 1,500 captions" in line for line in lines)
+    assert "44.4 33.3" in _row(lines, "epoch 7")
+    assert any("120 queries, gallery of 1,500 captions, 90 of them first for a query" in line for line in lines)
+    assert any("median rank 12 (i2t), 1,234 (t2i)" in line for line in lines)
+    assert not any("95 %" in line or "folds" in line for line in lines)
+
+
+def test_intervals_and_folds_stand_below_their_row() -> None:
+    more = {"val/ODmAP@1/low": 40.04, "val/ODmAP@5/low": 35.0, "val/ODmAP@1/high": 46.0, "val/ODmAP@5/high": 41.0}
+    more |= {"val/folds/i2t/R@1": 9.9, "val/folds/i2t/R@5": 29.0, "val/folds/rsum": 88.8}
+    lines = _printed({"this model": SCORES | more})
+    assert "40.0 35.0" in _row(lines, "95 % from")
+    assert "46.0 41.0" in _row(lines, "95 % to")
+    assert "9.9 29.0" in _row(lines, "mean over folds")
+    assert "88.8" in _row(lines, "mean over folds")
 
 
 def test_without_queries_there_is_no_odmap() -> None:
-    lines = _printed({"this model": {key: value for key, value in SCORES.items() if "ODmAP" not in key}})
+    needs_queries = ("ODmAP", "hallucinated", "hubs")
+    lines = _printed({"this model": {k: v for k, v in SCORES.items() if not any(word in k for word in needs_queries)}})
     assert "ODmAP" not in "\n".join(lines)
     assert "7.3 20.0" in _row(lines, "this model")
