@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+_CHECKED_AT_ONCE = 2**22  # numbers
+
 
 def check_top_k(top_k: int | Sequence[int]) -> tuple[int, ...]:
     """Return the cuts in ascending order, each once.
@@ -102,7 +104,8 @@ def check_embeddings(embeddings: Tensor, ids: Tensor | None = None) -> None:
         raise TypeError(f"embeddings must be floating point, got {embeddings.dtype}.")
     if embeddings.ndim != 2:
         raise ValueError(f"embeddings must have shape [N, D], got {tuple(embeddings.shape)}.")
-    bad = ~embeddings.float().square().sum(dim=1).isfinite()
+    rows = max(1, _CHECKED_AT_ONCE // max(1, embeddings.shape[1]))
+    bad = ~torch.cat([part.float().square().sum(dim=1).isfinite() for part in torch.split(embeddings, rows)])
     if bad.any():
         first = int(bad.nonzero()[0])
         where = f"index {first}" if ids is None else f"id {int(ids[first])}"

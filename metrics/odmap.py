@@ -13,8 +13,9 @@ from metrics.distributed import Alone
 from metrics.functional.hallucination import hallucinated, hallucination_rate
 from metrics.functional.hubness import hubness
 from metrics.functional.odmap import KEPT_RULES, NORMALIZERS, KeptRule, Normalizer, average_precision, relevance
+from metrics.masks import count_relevant, distinct_rows
 from metrics.repeats import first_seen
-from metrics.search import CHUNK_SIZE, Candidates, count_relevant, distinct_rows
+from metrics.search import CHUNK_SIZE, Candidates
 from metrics.sharded import Columns, Shard, ShardedMetric, rounds, search_shards
 
 NO_CAPTION = -1

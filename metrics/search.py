@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metrics.checks import check_count
-from metrics.functional.odmap import kept_needed
 
 CHUNK_SIZE = 16_384
 NO_ID = torch.iinfo(torch.int64).max
@@ -106,64 +105,6 @@ def merge(candidates: Sequence[Candidates], k: int) -> tuple[Candidates, Tensor]
     by_score = scores.gather(1, by_id).argsort(dim=1, descending=True, stable=True)
     columns = by_id.gather(1, by_score[:, :k])
     return Candidates(scores.gather(1, columns), ids.gather(1, columns), rows.gather(1, columns)), columns
-
-
-def distinct_rows(mentions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows of a class mask and how often each occurs.
-
-    Args:
-        mentions: `[G, C]` bool.
-
-    Returns:
-        `[U, C]` bool and `[U]` int64.
-
-    Example:
-        >>> import torch
-        >>> distinct_rows(torch.tensor([[True], [False], [True]]))
-        (tensor([[False],
-                [ True]]), tensor([1, 2]))
-    """
-    if not mentions.numel():
-        return mentions[:1], torch.full_like(mentions[:1].sum(dim=1), len(mentions))
-    patterns, counts = torch.unique(mentions, dim=0, return_counts=True)
-    return patterns, counts
-
-
-def count_relevant(
-    mentions: Tensor, removed: Tensor, kept: Tensor, kept_rule: str = "any", counts: Tensor | None = None
-) -> Tensor:
-    """Count the relevant captions of a gallery for every query, by distinct sets of mentioned classes.
-
-    Args:
-        mentions: `[G, C]` bool, classes that each caption mentions.
-        removed: `[Q, C]` bool, classes taken out of the query images.
-        kept: `[Q, C]` bool, classes still in them.
-        kept_rule: "any" or "all", as in `metrics.functional.relevance`.
-        counts: `[G]` int64, when `mentions` are distinct rows already: how often each occurs.
-
-    Returns:
-        `[Q]` int64.
-
-    Raises:
-        ValueError: The rule is unknown.
-
-    Example:
-        >>> import torch
-        >>> dog, frisbee = torch.eye(2).bool()
-        >>> count_relevant(torch.stack([dog, frisbee, dog | frisbee, frisbee]), dog[None], frisbee[None])
-        tensor([2])
-    """
-    patterns, counts = distinct_rows(mentions) if counts is None else (mentions, counts)
-    needed = kept_needed(kept, kept_rule)[:, None]
-    table = patterns.float().T
-    found = []
-    with full_precision(removed.device):
-        for start in range(0, len(removed), _QUERY_ROWS):
-            rows = slice(start, start + _QUERY_ROWS)
-            hallucinated = removed[rows].float() @ table > 0
-            relevant = ~hallucinated & (kept[rows].float() @ table >= needed[rows])
-            found.append((relevant * counts).sum(dim=1))
-    return torch.cat(found) if found else counts.new_zeros(0)
 
 
 @contextmanager

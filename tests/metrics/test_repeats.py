@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics.distributed import Alone
-from metrics.masks import pack_bits
 from metrics.repeats import first_seen
 
 
@@ -66,18 +65,3 @@ def test_parts_and_whole_tensors_are_one():
     parts["mentions"] = (whole["mentions"][:13], ~whole["mentions"][13:])
     with pytest.raises(ValueError, match="x: id 0 was given twice with different mentions"):
         first_seen(Alone(), "x", rows, parts)
-
-
-@pytest.mark.parametrize("classes", [1, 7, 8, 63, 64, 65, 80, 130])
-def test_packed_rows_are_equal_where_the_masks_are(classes):
-    mask = torch.rand(40, classes, generator=torch.Generator().manual_seed(classes)) < 0.5
-    mask[20] = mask[3]
-    words = pack_bits(mask)
-    assert words.shape == (40, -(-classes // 64))
-    assert torch.equal((words[:, None] == words).all(dim=2), (mask[:, None] == mask).all(dim=2))
-    assert pack_bits(mask[:0]).shape == (0, words.shape[1])
-
-
-def test_every_flipped_bit_changes_the_words():
-    flips = torch.eye(80).bool()
-    assert len(pack_bits(flips).unique(dim=0)) == 80

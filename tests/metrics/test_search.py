@@ -1,12 +1,9 @@
-import itertools
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.functional import relevance
-from metrics.search import NO_ID, count_relevant, distinct_rows, full_precision, top_k
+from metrics.search import NO_ID, full_precision, top_k
 
 
 def slow_top_k(queries, gallery, ids, k):
@@ -116,27 +113,3 @@ def test_full_precision_holds_where_backends_were_set_one_by_one():
 def test_sizes_that_cannot_be_are_refused(arguments):
     with pytest.raises(ValueError, match=f"^{list(arguments)[-1]} must be"):
         top_k(torch.ones(1, 1), torch.ones(1, 1), **arguments)
-
-
-@pytest.mark.parametrize("rule", ["any", "all"])
-@pytest.mark.parametrize("gallery", [0, 1, 200])
-def test_relevant_captions_are_counted_without_comparing_all_pairs(rule, gallery):
-    generator = torch.Generator().manual_seed(gallery)
-    mentions = torch.rand(gallery, 4, generator=generator) < 0.4
-    removed, kept = (torch.rand(2, 300, 4, generator=generator) < 0.4).unbind()
-    every_pair = relevance(mentions.expand(300, -1, -1), removed, kept, rule)
-    assert torch.equal(count_relevant(mentions, removed, kept, rule), every_pair.sum(dim=1))
-    assert torch.equal(count_relevant(*_with_counts(mentions, removed, kept, rule)), every_pair.sum(dim=1))
-
-
-def _with_counts(mentions, removed, kept, rule):
-    patterns, counts = distinct_rows(mentions)
-    assert len(patterns) <= 16
-    return patterns, removed, kept, rule, counts
-
-
-@pytest.mark.parametrize(("rows", "classes"), list(itertools.product((0, 3), (0, 2))))
-def test_distinct_rows_of_empty_masks(rows, classes):
-    patterns, counts = distinct_rows(torch.zeros(rows, classes).bool())
-    assert counts.sum() == rows
-    assert patterns.shape[1] == classes
