@@ -11,8 +11,8 @@ from torch import Tensor
 from metrics.checks import check_choice, check_ids, check_masks, check_top_k
 from metrics.distributed import Alone
 from metrics.functional.odmap import KEPT_RULES, KeptRule, expected_average_precision, relevance
+from metrics.masks import count_relevant, distinct_rows
 from metrics.repeats import first_seen
-from metrics.search import count_relevant, distinct_rows
 from metrics.sharded import Columns, ShardedMetric, rounds
 
 

@@ -38,32 +38,6 @@ class Alone:
         """Return the elementwise maximum over ranks."""
         return tensor
 
-    def first_seen(self, ids: Tensor) -> Tensor:
-        """Mark the rows to keep when every id shall occur once over all ranks.
-
-        The first occurrence on the lowest rank stays. Ids of other ranks pass by one rank at a time.
-
-        Args:
-            ids: `[n]` int64 of this rank.
-
-        Returns:
-            `[n]` bool.
-
-        Example:
-            >>> Alone().first_seen(torch.tensor([7, 3, 7]))
-            tensor([ True,  True, False])
-        """
-        ordered, order = ids.sort(stable=True)
-        fresh = torch.ones_like(ordered, dtype=torch.bool)
-        fresh[1:] = ordered[1:] != ordered[:-1]
-        keep = torch.empty_like(fresh)
-        keep[order] = fresh
-        for source in range(self.size):
-            theirs = self.broadcast(ids, source)
-            if source < self.rank:
-                keep &= ~torch.isin(ids, theirs)
-        return keep
-
 
 class Ranks(Alone):
     """The processes of a group; every method must be called by all of them in the same order.
