@@ -1,4 +1,8 @@
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics.statistics import bootstrap, holm, paired_test
+
+PROJECT = Path(__file__).parents[2]
 
 
 def skewed(queries, seed, measures=None):
@@ -95,6 +101,21 @@ def test_same_seed_same_result():
     assert bootstrap(values, seed=1) != bootstrap(values, seed=2)
     assert paired_test(values, others, seed=1) == paired_test(values, others, seed=1)
     assert paired_test(values, others, seed=1).p_value != paired_test(values, others, seed=2).p_value
+
+
+def test_the_number_of_threads_is_no_part_of_the_result():
+    code = (
+        "import numpy as np; from metrics.statistics import bootstrap\n"
+        "values = np.random.default_rng(0).uniform(size=(2_500, 12))\n"
+        "print(b''.join(end.tobytes() for end in bootstrap(values, resamples=500)).hex())"
+    )
+    printed = set()
+    for threads in ("1", "2"):
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=PROJECT, env=environment, check=True, capture_output=True)
+        printed.add(done.stdout)
+    assert len(printed) == 1
 
 
 def test_takes_tensors_lists_and_bools():
