@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -180,6 +181,33 @@ def test_test_saves_the_results_of_every_query_beside_the_checkpoint(world: Path
 def _pairs(found: per_query.PerQuery) -> list[tuple[list[str], list[str]]]:
     """Return the removed and the kept classes of every query."""
     return list(zip(found.table["removed"].to_pylist(), found.table["kept"].to_pylist(), strict=True))
+
+
+def test_folds_and_extended_positives_are_scored(world: Path, fitted: tuple[Path, str]) -> None:
+    split = [
+        image
+        for image in json.loads((world / "scenes" / "annotations" / "dataset.json").read_text())["images"]
+        if image["split"] == "test"
+    ]
+    i2t = {image["cocoid"]: image["sentids"] for image in split}
+    t2i = {sentence: [image["cocoid"]] for image in split for sentence in image["sentids"]}
+    (world / "own_image_to_caption.json").write_text(json.dumps(i2t))
+    (world / "own_caption_to_image.json").write_text(json.dumps(t2i))
+    given = (
+        "--data.init_args.eval_fold_size",
+        "5",
+        "--data.init_args.positives",
+        json.dumps({"own": str(world / "own")}),
+    )
+    columns = _columns(_run(world, "test", "--ckpt_path", _last(fitted[0]), *given)[1])
+    for key in ("i2t/R@1", "i2t/R@5", "t2i/R@10"):
+        assert columns[f"test/own/{key}"] == pytest.approx(columns[f"test/{key}"], abs=1e-4)
+        assert columns[f"test/folds/{key}"][0] >= columns[f"test/{key}"][0] * 0.5
+    assert 0 < columns["test/own/i2t/mAP@R"][0] < 100
+    with pytest.warns(UserWarning, match="No scores `own/...`: None of the 12 queries"):
+        status, folder = _run(world, "validate", "--ckpt_path", _last(fitted[0]), *given)
+    assert status == 0
+    assert not any("/own/" in key for key in _columns(folder))
 
 
 def test_validate_repeats_the_score_of_the_last_epoch(world: Path, fitted: tuple[Path, str]) -> None:
