@@ -26,7 +26,7 @@ def world(images=9, captions=25, seed=0, spread=2):
 def positives(data, seed=0, strangers=True):
     """Return matches of some images and captions; with strangers also ids that the data has not."""
     generator = torch.Generator().manual_seed(seed)
-    more = torch.tensor([900, 901]) if strangers else torch.tensor([], dtype=torch.long)
+    more = torch.tensor([900, 2**63 - 1]) if strangers else torch.tensor([], dtype=torch.long)
     images, captions = torch.cat([data["image_ids"], more]), torch.cat([data["caption_ids"], more])
 
     def some(of, least):
