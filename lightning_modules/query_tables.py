@@ -72,7 +72,7 @@ def odmap_table(odmap: ODmAP, baselines: ODmAPBaselines) -> QueryTable:
         group="source_image_id",
         measures=tuple(measures),
         fixed=("source_image_id", *_CLASSES, "num_relevant"),
-        about={"gallery": int(odmap.summary()["ODmAP/gallery"]), "kept": odmap.kept, "normalize": odmap.normalize},
+        about={"gallery": int(odmap.summary()["ODmAP/gallery"]), "kept_rule": odmap.kept, "normalize": odmap.normalize},
         classes=_CLASSES,
     )
 
