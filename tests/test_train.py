@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from metrics import per_query
+from metrics.__main__ import main as compare_files
 from metrics.statistics import bootstrap
 from train import main
 
@@ -142,29 +143,41 @@ def test_fit_closes_with_a_table(fitted: tuple[Path, str]) -> None:
     assert numbers == [pytest.approx(columns[key][-1], abs=0.051) for key in [*keys, "val/rsum"]]
 
 
-def test_test_searches_the_captions_of_all_splits(world: Path, fitted: tuple[Path, str], capsys) -> None:
-    status, folder = _run(world, "test", "--ckpt_path", str(fitted[0] / "checkpoints" / "best.ckpt"))
-    columns = _columns(folder)
+@pytest.fixture(scope="module")
+def tested(world: Path, fitted: tuple[Path, str]) -> tuple[Path, Path, str]:
+    """The folders of a finished `test` and of its results per query, and what it printed."""
+    checkpoint = fitted[0] / "checkpoints" / "best.ckpt"
+    with pytest.MonkeyPatch.context() as patch:
+        page = io.StringIO()
+        patch.setattr(sys, "stdout", page)
+        status, folder = _run(world, "test", "--ckpt_path", str(checkpoint))
     assert status == 0
+    return folder, checkpoint.parent / f"best-test-{folder.name}", page.getvalue()
+
+
+def test_test_searches_the_captions_of_all_splits(tested: tuple[Path, Path, str]) -> None:
+    folder, _, printed = tested
+    columns = _columns(folder)
     assert columns["test/ODmAP/gallery"] == [(24 + 11 + 12) * 5]
     assert 0 <= columns["test/ODmAP@1"][0] <= 100
-    printed = capsys.readouterr().out
     assert printed.count("test scores in per cent") == 1
+    assert "95 % from" in printed
     assert "DataLoader" not in printed
 
 
-def test_test_saves_the_results_of_every_query_beside_the_checkpoint(world: Path, fitted: tuple[Path, str]) -> None:
-    checkpoint = fitted[0] / "checkpoints" / "best.ckpt"
-    status, folder = _run(world, "test", "--ckpt_path", str(checkpoint))
-    beside = checkpoint.parent / f"best-test-{folder.name}"
+def test_test_saves_the_results_of_every_query_beside_the_checkpoint(tested: tuple[Path, Path, str]) -> None:
+    folder, beside, _ = tested
     columns = _columns(folder)
-    assert status == 0
     for file, prefix in (("odmap", ""), ("i2t", "i2t/"), ("t2i", "t2i/")):
         found = per_query.read(beside / f"{file}.parquet")
         interval = bootstrap(found.values(found.measures), found.groups)
         for name, mean, low in zip(found.measures, interval.mean, interval.low, strict=True):
             assert columns[f"test/{prefix}{name}"][0] == pytest.approx(mean, abs=1e-3), name
             assert columns[f"test/{prefix}{name}/low"][0] == pytest.approx(low, abs=1e-3), name
+
+
+def test_odmap_is_broken_down_by_class(tested: tuple[Path, Path, str]) -> None:
+    _, beside, _ = tested
     odmap = per_query.read(beside / "odmap.parquet")
     assert odmap.about["gallery"] == (24 + 11 + 12) * 5
     assert all(removed and not set(removed) & set(kept) for removed, kept in _pairs(odmap))
@@ -176,6 +189,18 @@ def test_test_saves_the_results_of_every_query_beside_the_checkpoint(world: Path
     assert len(matrix) == len(matrix[0]) == 81
     filled = {(row[0], matrix[0][place]) for row in matrix[1:] for place in range(1, 81) if row[place]}
     assert filled == {(one, other) for removed, kept in _pairs(odmap) for one in removed for other in kept}
+
+
+def test_two_models_are_compared_query_by_query(world: Path, fitted: tuple[Path, str], tested, capsys) -> None:
+    _, folder = _run(world, "test", "--ckpt_path", _last(fitted[0]))
+    beside = fitted[0] / "checkpoints" / f"last-test-{folder.name}"
+    capsys.readouterr()
+    assert compare_files(["compare", str(tested[1]), str(beside), "--csv", str(world / "compared.csv")]) == 0
+    with (world / "compared.csv").open() as file:
+        rows = {f"{row['file']}/{row['measure']}": row for row in csv.DictReader(file)}
+    for key, name in (("odmap/ODmAP@1", "ODmAP@1"), ("t2i/R@10", "t2i/R@10")):
+        expected = _columns(folder)[f"test/{name}"][0] - _columns(tested[0])[f"test/{name}"][0]
+        assert float(rows[key]["difference"]) == pytest.approx(expected, abs=1e-3)
 
 
 def _pairs(found: per_query.PerQuery) -> list[tuple[list[str], list[str]]]:
