@@ -21,7 +21,7 @@ from metrics.distributed import Alone
 from metrics.search import full_precision
 
 CHUNK_SIZE = 1024
-_QUERY_ROWS = 128  # of every product
+_QUERY_ROWS = 256  # of every product
 _STRIP_SCORES = 2**24
 _STRIP_ROWS = 1024
 
@@ -70,7 +70,7 @@ def rank_best_matches(ranks: Alone, queries: Items, gallery: Items, chunk_size: 
     """Rank the best match of every query in the gallery of all ranks.
 
     The rank is 1 + the number of items of other images that score at least as high as the best match (pessimistic
-    ties). Memory beyond the inputs: a strip of 16 million scores, or of 128 x the gallery rows of a rank where that is
+    ties). Memory beyond the inputs: a strip of 16 million scores, or of 256 x the gallery rows of a rank where that is
     more.
 
     Args:
@@ -103,19 +103,24 @@ class _Blocks:
 
     def __init__(self, parts: Sequence[Tensor], rows: Tensor, size: int) -> None:
         self._nothing = parts[0][:0]
-        self._pieces: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(max(1, -(-len(rows) // size)))]
-        starts = torch.tensor([0, *map(len, parts)]).cumsum(0)
-        cuts = torch.searchsorted(rows.cpu(), starts).tolist()
-        for part, first, (low, high) in zip(parts, starts.tolist(), pairwise(cuts), strict=False):
+        self._pieces: list[list[tuple[Tensor, Tensor | slice]]] = [[] for _ in range(max(1, -(-len(rows) // size)))]
+        starts, chosen = torch.tensor([0, *map(len, parts)]).cumsum(0), rows.cpu()
+        cuts = torch.searchsorted(chosen, starts).tolist()
+        for part, start, (low, high) in zip(parts, starts.tolist(), pairwise(cuts), strict=False):
             for begin, end in pairwise([low, *range((low // size + 1) * size, high, size), high]):
                 if begin < end:
-                    self._pieces[begin // size].append((part, rows[begin:end] - first))
+                    first, last = (int(chosen[place]) - start for place in (begin, end - 1))
+                    gapless = last - first == end - 1 - begin
+                    inside = slice(first, last + 1) if gapless else rows[begin:end] - start
+                    self._pieces[begin // size].append((part, inside))
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     def __getitem__(self, number: int) -> Tensor:
-        return torch.cat([self._nothing, *(part[rows] for part, rows in self._pieces[number])])
+        """Return `[n, D]`, a view where the rows lie side by side."""
+        pieces = [part[inside] for part, inside in self._pieces[number]] or [self._nothing]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 class _Strip:
@@ -144,11 +149,10 @@ class _Strip:
 
     def _fill(self, queries: Tensor) -> Tensor:
         """Take the products, always of `_QUERY_ROWS` queries and `chunk_size` gallery rows."""
-        padded = pad(queries, (0, 0, 0, -len(queries) % _QUERY_ROWS)).to(self._scores.dtype)
+        padded = _padded(queries.to(self._scores.dtype), -(-len(queries) // _QUERY_ROWS) * _QUERY_ROWS)
         with full_precision(queries.device):
             for number in range(len(self._blocks)):
-                block = self._blocks[number].to(padded.dtype)
-                block = pad(block, (0, 0, 0, self._chunk_size - len(block)))
+                block = _padded(self._blocks[number].to(padded.dtype), self._chunk_size)
                 target = self._scores[:, number * self._chunk_size :][:, : self._chunk_size]
                 for start in range(0, len(padded), _QUERY_ROWS):
                     rows = slice(start, start + _QUERY_ROWS)
@@ -161,6 +165,11 @@ class _Strip:
         end = torch.searchsorted(self._image_ids, image_ids, right=True)[:, None]
         places = first + torch.arange(self._most, device=first.device)
         return self._columns[places.clamp(max=self._held)], places < end
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """Fill up with rows of zeros; the same tensor where it is full."""
+    return pad(rows, (0, 0, 0, size - len(rows))) if len(rows) < size else rows
 
 
 def _in_turn(ranks: Alone, queries: Items, height: int) -> Iterator[tuple[Tensor, Tensor]]:

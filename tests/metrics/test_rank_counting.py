@@ -83,6 +83,7 @@ def test_more_queries_than_fit_a_strip(monkeypatch):
     assert torch.equal(strips.ranks, whole.ranks)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("empty", ["gallery", "queries"])
 def test_an_empty_side(empty):
     images, captions = images_and_captions(12, 70)
