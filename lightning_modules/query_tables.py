@@ -48,7 +48,7 @@ def recall_tables(recall: RetrievalRecall) -> dict[str, QueryTable]:
     galleries = {"i2t": len(found["t2i"]["ranks"]), "t2i": len(found["i2t"]["ranks"])}
     tables = {}
     for way, rows in found.items():
-        hits = {f"R@{k}": 100.0 * (rows["ranks"] <= k) for k in recall.top_k}
+        hits = {f"R@{k}": 100.0 * (rows["ranks"] <= min(k, galleries[way])) for k in recall.top_k}
         columns = {"query_id": rows["query_ids"], "image_id": rows["image_ids"], "rank": rows["ranks"]}
         about: dict[str, int | str] = {"gallery": galleries[way]}
         tables[way] = QueryTable(columns | hits, "image_id", tuple(hits), ("image_id",), about, prefix=f"{way}/")
