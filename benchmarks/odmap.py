@@ -84,9 +84,10 @@ class Draw:
 
     def _embeddings(self, rows: int, seed: int) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(seed)
+        drawn = torch.empty(BATCH, WIDTH)  # one for all batches: freed ones would leave holes in the heap
         for start in range(0, rows, BATCH):
-            drawn = torch.randn(min(BATCH, rows - start), WIDTH, generator=generator)
-            yield torch.nn.functional.normalize(drawn, dim=1).to(self.device, self.dtype)
+            drawn.normal_(generator=generator)
+            yield torch.nn.functional.normalize(drawn[: rows - start], dim=1).to(self.device, self.dtype)
 
     def _masks(self, rows: int, seed: int, mean: float) -> Tensor:
         weights = 1 / torch.arange(1, CLASSES + 1) if self.skewed else torch.ones(CLASSES)
