@@ -87,7 +87,7 @@ class RetrievalRecall(ShardedMetric):
         """
         if folds is not None and (folds < NO_FOLD).any():
             raise ValueError(f"folds must count from 0, or be -1 for none, got {int(folds.min())}.")
-        folds = torch.full_like(image_ids, _FOLDS_MISSING) if folds is None else folds
+        folds = torch.full_like(image_ids, _FOLDS_MISSING, dtype=torch.int64) if folds is None else folds
         self._add("images", embeddings, image_ids=image_ids, folds=folds)
 
     def update_captions(self, embeddings: Tensor, image_ids: Tensor, ids: Tensor | None = None) -> None:
@@ -104,7 +104,7 @@ class RetrievalRecall(ShardedMetric):
         """
         if ids is not None and (ids < 0).any():
             raise ValueError(f"ids of captions must not be negative, got {int(ids.min())}.")
-        ids = torch.full_like(image_ids, NO_CAPTION_ID) if ids is None else ids
+        ids = torch.full_like(image_ids, NO_CAPTION_ID, dtype=torch.int64) if ids is None else ids
         self._add("captions", embeddings, image_ids=image_ids, ids=ids)
 
     def update(

@@ -177,6 +177,14 @@ def test_captions_without_ids_all_count():
     assert score(data) == pytest.approx(slow_values(data, (1, 5, 10)), abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_narrow_ids_mean_the_same_where_caption_ids_and_folds_are_not_given(dtype):
+    data = owned(8, 30)
+    del data["caption_ids"]
+    narrow = {name: rows if rows.is_floating_point() else rows.to(dtype) for name, rows in data.items()}
+    assert score(narrow) == score(data)
+
+
 def test_more_captions_per_image_than_k():
     data = owned(3, 60, spread=1)
     assert score(data, top_k=1) == pytest.approx(slow_values(data, (1,)), abs=1e-3)
