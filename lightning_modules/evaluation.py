@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -25,10 +25,12 @@ class RetrievalEvaluation(nn.Module):
     Attributes:
         tables: what the last `compute` found for every query, by name: `i2t`, `t2i` and `odmap`.
         breakdowns: ODmAP by removed class and by pair of a removed and a kept class, where there is any.
+        annotated: recall against extended positives, by their name.
     """
 
     tables: dict[str, QueryTable]
     breakdowns: tuple[Breakdown, Breakdown] | None
+    annotated: dict[str, AnnotatedRetrieval]
 
     def __init__(self, top_k: Sequence[int] = (1, 5, 10)) -> None:
         super().__init__()
@@ -36,7 +38,6 @@ class RetrievalEvaluation(nn.Module):
         self.recall = RetrievalRecall(top_k=self.top_k)
         self.odmap = ODmAP(top_k=self.top_k)
         self.baselines = ODmAPBaselines(top_k=self.top_k)
-        self.annotated = nn.ModuleDict()
         self.start()
 
     def start(self, positives: Mapping[str, Any] | None = None) -> None:
@@ -46,9 +47,10 @@ class RetrievalEvaluation(nn.Module):
             positives: by name, extended positives to score recall against as well: objects with mappings `i2t` (image
                 id to caption ids) and `t2i`.
         """
-        self.annotated = nn.ModuleDict(
-            {name: AnnotatedRetrieval(given.i2t, given.t2i, self.top_k) for name, given in (positives or {}).items()}
-        )
+        # A plain dict: a module's children cannot have every name that a config may give, such as "eccv.v1" or "items".
+        self.annotated = {
+            name: AnnotatedRetrieval(given.i2t, given.t2i, self.top_k) for name, given in (positives or {}).items()
+        }
         self.tables, self.breakdowns = {}, None
         self._forget_rows()
 
@@ -56,7 +58,7 @@ class RetrievalEvaluation(nn.Module):
         """Add images: counterfactual queries where the batch says what was removed, else originals of the split."""
         if batch.removed is None or batch.kept is None:
             self.recall.update_images(embeddings, batch.image_ids, batch.folds)
-            for metric in self._annotated().values():
+            for metric in self.annotated.values():
                 metric.update_images(embeddings, batch.image_ids)
             return
         self._has_queries = True
@@ -68,7 +70,7 @@ class RetrievalEvaluation(nn.Module):
         inside = slice(None) if batch.in_split is None else batch.in_split
         of_split = embeddings[inside], batch.image_ids[inside], batch.caption_ids[inside]
         self.recall.update_captions(*of_split)
-        for metric in self._annotated().values():
+        for metric in self.annotated.values():
             metric.update_captions(*of_split)
         if batch.mentions is not None:
             self._has_gallery = True
@@ -91,18 +93,15 @@ class RetrievalEvaluation(nn.Module):
             self.tables["odmap"] = odmap_table(self.odmap, self.baselines)
             found = self.odmap.per_query()
             self.breakdowns = by_removed_class(found, self.top_k), by_pair(found, self.top_k)
-        for name, metric in self._annotated().items():
+        for name, metric in self.annotated.items():
             scores |= {f"{name}/{key}": value for key, value in _computed(name, metric).items()}
         self._forget_rows()
         return scores
 
     def _forget_rows(self) -> None:
         self._has_queries = self._has_gallery = False
-        for metric in (self.recall, self.odmap, self.baselines, *self._annotated().values()):
+        for metric in (self.recall, self.odmap, self.baselines, *self.annotated.values()):
             metric.reset()
-
-    def _annotated(self) -> dict[str, AnnotatedRetrieval]:
-        return cast("dict[str, AnnotatedRetrieval]", dict(self.annotated.items()))
 
 
 def _computed(name: str, metric: AnnotatedRetrieval) -> dict[str, Tensor]:
