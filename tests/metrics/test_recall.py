@@ -301,6 +301,17 @@ def test_wrong_arguments_are_named(change, error, words):
         score(pairs() | change)
 
 
+def test_a_repeated_image_keeps_its_fold_and_a_repeated_caption_its_image():
+    data = owned(4, 6) | {"folds": torch.arange(4)}
+    for side, column in (("image", "folds"), ("caption", "image_ids")):
+        own = [name for name in data if (name == "folds" or name.startswith("image")) == (side == "image")]
+        again = data | {name: torch.cat([data[name], data[name][:1]]) for name in own}
+        name = column if side == "image" else "caption_image_ids"
+        again[name][-1] += 1
+        with pytest.raises(ValueError, match=rf"{side}s: id \d+ was given twice with different {column}"):
+            score(again)
+
+
 def test_missing_sides_are_named():
     metric = RetrievalRecall()
     metric.update_images(torch.ones(1, 1), torch.tensor([1]))
