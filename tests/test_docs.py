@@ -1,4 +1,4 @@
-"""What the pages under docs/ say runs, and the keys they name are logged."""
+"""What the pages under docs/ tell users to run or to set is there."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +28,7 @@ def _batch(rows: int, **columns: Any) -> RetrievalBatch:
 
 
 def _world() -> dict[str, tuple[RetrievalBatch, torch.Tensor]]:
-    """Return 8 images in folds of 3, 5 counterfactuals of 3 of them, and 20 captions, of which 4 are of another split."""
+    """Return 8 images in folds of 3, 5 counterfactuals of 3 of them, and 20 captions, the last 4 of another split."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(3, 20, 4, generator=generator) < 0.4
     images, queries, owners = torch.arange(8), torch.arange(50, 55), torch.arange(20) % 8
@@ -149,3 +152,18 @@ def test_a_pass_leaves_no_rows_to_the_next() -> None:
         (evaluation.update_captions if kind == "captions" else evaluation.update_images)(batch, rows)
     second = _plain(evaluation.compute())
     assert second == {name: value for name, value in first.items() if not name.startswith("own/")}
+
+
+def test_the_docs_name_every_score_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    listed = re.search(r"^\| key \(after.*?\n\n", page, re.M | re.S)
+    rows = [row.split("|")[1] for row in listed[0].splitlines()[2:] if row]
+    named = {key for row in rows for key in re.findall("`(.+?)`", row)}
+    named |= {key.replace("i2t/", "t2i/") for key in named if "i2t/" in key}  # "and the same under"
+    patterns = {
+        key.replace("NAME", "own").replace("@k", "@[0-9]*").replace("...", "*") for key in named if key[-1] != "/"
+    }
+    evaluation = _filled(own=OWN)
+    logged = [*evaluation.compute(), *intervals(evaluation.tables)]
+    assert [key for key in logged if not any(fnmatchcase(key, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(fnmatchcase(key, pattern) for key in logged)] == []
