@@ -51,6 +51,17 @@ class TwoShards(Alone):
         return [tensor, torch.full_like(tensor, self.largest)]
 
 
+class CountsStrips(Alone):
+    """Counts the exchanges of best matches: one per strip."""
+
+    def __init__(self):
+        self.strips = 0
+
+    def highest(self, tensor):
+        self.strips += 1
+        return super().highest(tensor)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(("parts", "chunk_size"), [(None, 1000), (7, 64), (300, 17), (1, 1)])
 def test_equals_counting_in_plain_loops(parts, chunk_size, dtype):
@@ -77,10 +88,11 @@ def test_rows_that_do_not_take_part_change_nothing(parts):
 def test_more_queries_than_fit_a_strip(monkeypatch):
     images, captions = images_and_captions(12, 300)
     whole = rank_best_matches(Alone(), captions, images)
-    monkeypatch.setattr("metrics.rank_counting._STRIP_SCORES", 1)
+    monkeypatch.setattr("metrics.rank_counting._STRIP_SCORES", 12 * 40)
     monkeypatch.setattr("metrics.rank_counting._QUERY_ROWS", 16)
-    strips = rank_best_matches(Alone(), captions, images)
-    assert torch.equal(strips.ranks, whole.ranks)
+    counting = CountsStrips()
+    assert torch.equal(rank_best_matches(counting, captions, images).ranks, whole.ranks)
+    assert counting.strips == 10  # of 32 rows: 40 would fit, and products have 16
 
 
 @pytest.mark.filterwarnings("error")
@@ -126,10 +138,21 @@ def test_a_score_does_not_depend_on_the_rest_of_the_gallery_or_on_its_size_elsew
     assert elsewhere.gallery == 1200 + 2**21
 
 
-def test_scores_are_float32_under_autocast():
-    generator = torch.Generator().manual_seed(0)
-    images = items(torch.randn(40, 64, generator=generator).bfloat16(), torch.arange(40))
-    captions = items(torch.randn(400, 64, generator=generator).bfloat16(), torch.arange(400) % 40)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = rank_best_matches(Alone(), images, captions)
+def test_products_are_float32_whatever_autocast_and_torchs_precision_say(monkeypatch):
+    product, seen = torch.mm, set()
+
+    def watched(*args, **options):
+        seen.add((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu"), args[0].dtype))
+        return product(*args, **options)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    images, captions = images_and_captions(40, 400, dtype=torch.bfloat16)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = rank_best_matches(Alone(), images, captions)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {("highest", False, torch.float32)}
     assert found.ranks.tolist() == slow_ranks(images, captions)
