@@ -198,9 +198,10 @@ class AnnotatedRetrieval(ShardedMetric):
         """Score the annotated queries of all ranks, and put them in the order of their ids."""
         depth = max(self.top_k[-1], int(positives.totals.max()))
         asking = queries.keep & torch.isin(queries.ids, positives.queries)
-        columns = {"embeddings": torch.cat(list(queries.embeddings)), "ids": queries.ids}
+        chosen = zip(queries.embeddings, asking.split([len(part) for part in queries.embeddings]), strict=True)
+        columns = {"embeddings": torch.cat([part[rows] for part, rows in chosen]), "ids": queries.ids[asking]}
         found = []
-        for asked in rounds(ranks, columns, asking):
+        for asked in rounds(ranks, columns, keep=torch.ones_like(columns["ids"], dtype=torch.bool)):
             best, present = search_shards(ranks, asked["embeddings"], gallery, depth, self.chunk_size)
             found.append(self._score(positives, asked["ids"], best, present))
         joined = {name: torch.cat([part[name] for part in found]) for name in found[0]}

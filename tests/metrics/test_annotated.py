@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchmetrics import MetricCollection
 
 from metrics import AnnotatedRetrieval
+from metrics.sharded import rounds
 
 
 def world(images=9, captions=25, seed=0, spread=2):
@@ -115,6 +116,20 @@ def test_precision_counts_only_the_first_r_ranks():
     assert found["i2t/R@2"] == 100
     assert found["i2t/mAP@R"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 3)
     assert found["i2t/R-Precision"] == pytest.approx(100 * 2 / 3)
+
+
+def test_only_the_embeddings_of_annotated_queries_are_exchanged(monkeypatch):
+    data, sent = world(), []
+
+    def watched(ranks, columns, keep):
+        sent.append(columns)
+        return rounds(ranks, columns, keep)
+
+    monkeypatch.setattr("metrics.annotated.rounds", watched)
+    images, captions = data["image_ids"], data["caption_ids"]
+    score(data, ({images[4].item(): [1], images[7].item(): [2]}, {captions[20].item(): [3]}))
+    assert [columns["ids"].tolist() for columns in sent] == [images[[4, 7]].tolist(), captions[[20]].tolist()]
+    assert torch.equal(sent[0]["embeddings"], data["image_embeddings"][[4, 7]])
 
 
 def test_what_is_absent_is_counted():
