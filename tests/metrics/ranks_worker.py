@@ -5,7 +5,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from metrics import GroupAccuracy, ODmAP, ODmAPBaselines, RetrievalRecall
+from metrics import AnnotatedRetrieval, GroupAccuracy, ODmAP, ODmAPBaselines, RetrievalRecall, sharded
+from metrics.distributed import Ranks
 
 
 def world_of_rows():
@@ -34,7 +35,7 @@ def world_of_rows():
     return {
         "gallery": gallery,
         "queries": queries,
-        "images": {"embeddings": embeddings(15), "image_ids": torch.arange(15)},
+        "images": {"embeddings": embeddings(15), "image_ids": torch.arange(15), "folds": torch.arange(15) % 4 - 1},
     }
 
 
@@ -69,33 +70,45 @@ def pick(columns, rows, *names):
     return {name: columns[name][rows] for name in names}
 
 
+def positives(gallery):
+    """Return annotations that go beyond the owners of the captions, for some of the images and captions."""
+    captions = dict(zip(gallery["ids"].tolist(), gallery["image_ids"].tolist(), strict=True))
+    t2i = {caption: [image, (image + 1) % 17] for caption, image in captions.items() if caption % 3}
+    i2t = {image: [caption for caption, images in t2i.items() if image in images] for image in range(2, 12)}
+    return i2t, t2i
+
+
 def fill(rank, size, share, batch):
-    """Return the three metrics filled with this rank's rows, in batches whose number differs between ranks."""
+    """Return the four metrics filled with this rank's rows, in batches whose number differs between ranks."""
     data = world_of_rows()
+    gallery, queries, images = data["gallery"], data["queries"], data["images"]
     odmap = ODmAP(top_k=(1, 4, 70), normalize="min(k,R)", chunk_size=16)
     baselines, recall = ODmAPBaselines(top_k=(1, 4)), RetrievalRecall(chunk_size=16)
+    annotated = AnnotatedRetrieval(*positives(gallery), top_k=(1, 5), chunk_size=16)
     for rows in share(61, rank, size).split(batch + rank):
         if len(rows):
-            gallery = data["gallery"]
             odmap.update_gallery(**pick(gallery, rows, "embeddings", "mentions", "ids"))
             baselines.update_gallery(**pick(gallery, rows, "mentions", "image_ids", "ids"))
-            recall.update_captions(**pick(gallery, rows, "embeddings", "image_ids", "ids"))
+            for metric in (recall, annotated):
+                metric.update_captions(**pick(gallery, rows, "embeddings", "image_ids", "ids"))
     for rows in share(13, rank, size).split(batch):
         if len(rows):
-            odmap.update(**pick(data["queries"], rows, "embeddings", "removed", "kept", "ids"))
-            baselines.update(**pick(data["queries"], rows, "removed", "kept", "source_ids", "ids"))
+            odmap.update(**pick(queries, rows, "embeddings", "removed", "kept", "ids"))
+            baselines.update(**pick(queries, rows, "removed", "kept", "source_ids", "ids"))
     for rows in share(15, rank, size).split(batch):
         if len(rows):
-            recall.update_images(**pick(data["images"], rows, "embeddings", "image_ids"))
-    return odmap, baselines, recall
+            recall.update_images(**pick(images, rows, "embeddings", "image_ids", "folds"))
+            annotated.update_images(**pick(images, rows, "embeddings", "image_ids"))
+    return odmap, baselines, recall, annotated
 
 
-def outcome(odmap, baselines, recall):
-    values = {**odmap.compute(), **baselines.compute(), **recall.compute()}
+def outcome(odmap, baselines, recall, annotated):
+    extended = {f"annotated/{name}": value for name, value in annotated.compute().items()}
     return {
-        "values": values,
+        "values": {**odmap.compute(), **baselines.compute(), **recall.compute(), **extended},
         "per_query": odmap.per_query(),
         "references": baselines.per_query(),
+        "ranks": {f"{way}/{name}": rows for way, found in recall.per_query().items() for name, rows in found.items()},
         "summary": odmap.summary(),
     }
 
@@ -118,13 +131,13 @@ def forward_on_one_rank(rank, size):
 
 
 def gallery_here_queries_there(rank, size):
-    odmap, baselines, recall = fill(rank, size, all_on_last_rank, 7)
+    odmap, baselines, *others = fill(rank, size, all_on_last_rank, 7)
     fresh = fill(size - 1 - rank, size, all_on_last_rank, 7)
     for metric, other in zip((odmap, baselines), fresh, strict=False):
         for name in metric._defaults:
             if name.startswith("queries"):
                 setattr(metric, name, getattr(other, name))
-    return outcome(odmap, baselines, recall)
+    return outcome(odmap, baselines, *others)
 
 
 def disagreement(rank, size):
@@ -138,6 +151,55 @@ def disagreement(rank, size):
     except ValueError as error:
         return str(error)
     return None
+
+
+def one_id_for_two_captions(rank, size):
+    """The first and the last rank give a caption of one id; every rank must raise, with the same words."""
+    metric = ODmAP()
+    mentions = torch.zeros(2, 5).bool()
+    mentions[1, rank // max(size - 1, 1)] = True
+    metric.update_gallery(torch.ones(2, 3), mentions, torch.tensor([100 + rank, 7 if rank in (0, size - 1) else rank]))
+    metric.update(torch.ones(1, 3), mentions[:1], mentions[:1], torch.tensor([rank]))
+    try:
+        metric.compute()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class Listening(Ranks):
+    """Ranks that add up the bytes that arrive."""
+
+    def __init__(self, group=None):
+        super().__init__(group)
+        self.bytes = {"floating": 0, "other": 0}
+
+    def broadcast(self, rows, source):
+        return self._heard(super().broadcast(rows, source))
+
+    def gather(self, tensor):
+        return [self._heard(one) for one in super().gather(tensor)]
+
+    def _heard(self, tensor):
+        self.bytes["floating" if tensor.is_floating_point() else "other"] += tensor.nbytes
+        return tensor
+
+
+def traffic(rank, size):
+    """Return the bytes that reached this rank while a gallery of 40 captions a rank was searched, and one of 400."""
+    found, connect = {}, sharded.connect
+    for captions in (40, 400):
+        ranks = Listening()
+        sharded.connect = lambda group, ranks=ranks: ranks
+        metric = ODmAP()
+        metric.update_gallery(
+            torch.randn(captions, 3), torch.ones(captions, 5).bool(), torch.arange(captions) + captions * rank
+        )
+        metric.update(torch.ones(2, 3), torch.zeros(2, 5).bool(), torch.ones(2, 5).bool(), torch.arange(2) + 2 * rank)
+        metric.compute()
+        found[captions] = ranks.bytes
+    sharded.connect = connect
+    return found
 
 
 def nothing_anywhere(rank, size):
@@ -172,6 +234,8 @@ SPECIAL = {
         forward_on_one_rank,
         gallery_here_queries_there,
         disagreement,
+        one_id_for_two_captions,
+        traffic,
         nothing_anywhere,
         accuracy_by_group,
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 WORKER = Path(__file__).with_name("ranks_worker.py")
-SIZES = (1, 2, 3)
+SIZES = (1, 2, 3, 4)
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
 
 
@@ -59,9 +59,10 @@ def test_every_rank_returns_what_one_process_does(outcomes, alone, size, case):
         )
         for column in ("ids", "retrieved_ids", "retrieved_mentions", "relevant", "num_relevant"):
             assert torch.equal(found["per_query"][column], alone["per_query"][column]), column
-        assert found["references"].keys() == alone["references"].keys()
-        for column, rows in alone["references"].items():
-            assert torch.equal(found["references"][column], rows), column
+        for table in ("references", "ranks"):
+            assert found[table].keys() == alone[table].keys()
+            for column, rows in alone[table].items():
+                assert torch.equal(found[table][column], rows), column
         for name in found["summary"].keys() - {"ODmAP/repeated"}:
             assert found["summary"][name] == pytest.approx(alone["summary"][name]), name
 
@@ -73,11 +74,27 @@ def test_repeated_rows_are_counted(outcomes, size):
     assert outcomes[size][0]["padded"]["summary"]["ODmAP/repeated"] == expected
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", SIZES[1:])
 def test_ranks_that_disagree_raise_together(outcomes, size):
     messages = {cases["disagreement"] for cases in outcomes[size]}
     assert len(messages) == 1
     assert "gallery_mentions: rank 1 has rows of bool [4]" in messages.pop()
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_an_id_with_two_contents_raises_on_every_rank(outcomes, size):
+    assert {cases["one_id_for_two_captions"] for cases in outcomes[size]} == {
+        "gallery: id 7 was given twice with different mentions; every id must stand for one row."
+    }
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_the_gallery_stays_where_it_was_seen(outcomes, size):
+    """Of a larger gallery, only the ids (8 bytes each) pass by: no embeddings, no mentions."""
+    for cases in outcomes[size]:
+        small, large = cases["traffic"][40], cases["traffic"][400]
+        assert small["floating"] == large["floating"]
+        assert large["other"] - small["other"] == 8 * 360 * size
 
 
 @pytest.mark.parametrize("size", SIZES)
