@@ -85,8 +85,10 @@ def _read(path: Path, key: str, query: str, match: str) -> dict[int, list[int]]:
             f'{where} does not hold one or more matches: expected is {{"{query} id": [{match} ids]}}.'
         )
     for text, matches in entries.items():
-        if not text.isdecimal():
-            raise AnnotationError(f"{where}: the key {text!r} is no {query} id: give an integer.")
+        if not text.isdecimal() or str(int(text)) != text or int(text) >= 2**63:
+            raise AnnotationError(
+                f"{where}: the key {text!r} is no {query} id: give a 64-bit integer as it is printed."
+            )
         if not isinstance(matches, list) or not matches:
             raise AnnotationError(
                 f"{where}: {query} {text} must have a list of one or more {match} ids, not {json.dumps(matches)[:100]}."

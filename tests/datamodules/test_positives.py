@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError
+from datamodules.karpathy import read_karpathy
 from datamodules.positives import read_all_positives, read_positives
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -37,6 +38,8 @@ def test_ids_become_integers(stem):
         ("[[1, 2]]", "does not hold one or more matches"),
         ("{}", "does not hold one or more matches"),
         ('{"1": [2], "a1": [2]}', "'a1' is no (image|caption) id"),
+        ('{"7": [2], "07": [3]}', "'07' is no (image|caption) id"),
+        ('{"9223372036854775808": [2]}', "'9223372036854775808' is no (image|caption) id"),
         ('{"1": [2], "7": []}', r"(image|caption) 7 must have a list .* not \[\]"),
         ('{"7": 2}', "(image|caption) 7 must have a list .* not 2"),
         ('{"7": [2, "3"]}', "ids of (image|caption) 7 must be 64-bit integers, not '3'"),
@@ -85,8 +88,8 @@ def test_the_published_files_are_read_as_their_package_reads_them():
 @pytest.mark.skipif(not (DATA / "coco-karpathy").is_dir(), reason="../shared/data/coco-karpathy is absent")
 def test_the_test_split_comes_in_the_order_of_the_published_folds():
     """The 1K protocol cuts the split as it is listed; `eccv_caption` has the same order in its list of caption ids."""
-    images = json.loads((DATA / "coco-karpathy" / "dataset_coco_test.json").read_text())["images"]
-    ours = [(image["cocoid"], sentence["sentid"]) for image in images for sentence in image["sentences"]]
+    read = read_karpathy(DATA / "coco-karpathy" / "dataset_coco_test.json", coco_ids=True)
+    ours = list(zip(read.image_ids[read.caption_images].tolist(), read.caption_ids.tolist(), strict=True))
     listed = np.load(DATA / "eccv-caption" / "coco_test_ids.npy").tolist()
     owners = read_positives(DATA / "eccv-caption" / "original").t2i
     theirs = [image for caption in listed for image in owners[caption]]
