@@ -9,11 +9,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.batch import RetrievalBatch
+from datamodules.errors import ConfigError
 from lightning_modules.distributed import any_rank
 from lightning_modules.query_tables import QueryTable, odmap_table, recall_tables
 from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
 from metrics.annotated import NoQueriesError
 from metrics.breakdown import Breakdown, by_pair, by_removed_class
+
+_FOLDS = "folds"
 
 
 class RetrievalEvaluation(nn.Module):
@@ -46,7 +49,12 @@ class RetrievalEvaluation(nn.Module):
         Args:
             positives: by name, extended positives to score recall against as well: objects with mappings `i2t` (image
                 id to caption ids) and `t2i`.
+
+        Raises:
+            ConfigError: the name of positives is that of other scores.
         """
+        if _FOLDS in (positives or {}):
+            raise ConfigError(f"`positives.{_FOLDS}`: scores `{_FOLDS}/...` are means over folds; choose another name.")
         # A plain dict: a module's children cannot have every name that a config may give, such as "eccv.v1" or "items".
         self.annotated = {
             name: AnnotatedRetrieval(given.i2t, given.t2i, self.top_k) for name, given in (positives or {}).items()

@@ -78,10 +78,10 @@ def odmap_table(odmap: ODmAP, baselines: ODmAPBaselines) -> QueryTable:
 
 
 def intervals(tables: Mapping[str, QueryTable], seed: int = 0) -> dict[str, float]:
-    """Return the ends of the 95 % bootstrap intervals of all scores, under `SCORE/low` and `SCORE/high`.
+    """Return the ends of the 95 % bootstrap intervals of all measures of the tables, as `SCORE/low` and `SCORE/high`.
 
     Args:
-        tables: with at least two queries each; a table of one query has no interval.
+        tables: a table whose queries are all of one group has no interval.
         seed: of the resamples.
     """
     return dict(entry for table in tables.values() for entry in _interval_of(table, seed))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from datamodules.batch import RetrievalBatch
+from datamodules.errors import ConfigError
 from lightning_modules.evaluation import RetrievalEvaluation
 from lightning_modules.query_tables import intervals
 from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
@@ -130,6 +131,11 @@ def test_without_queries_or_mentions_there_is_recall_alone(missing: str) -> None
 @pytest.mark.parametrize("name", ["items", "eccv.v1", "type"])
 def test_positives_may_have_any_name(name: str) -> None:
     assert f"{name}/t2i/R@1" in _filled(**{name: OWN}).compute()
+
+
+def test_positives_may_not_be_taken_for_folds() -> None:
+    with pytest.raises(ConfigError, match=r"`positives\.folds`.* choose another name"):
+        RetrievalEvaluation().start({"folds": OWN})
 
 
 def test_positives_of_another_split_are_named_and_left_out() -> None:
