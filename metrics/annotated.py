@@ -198,7 +198,7 @@ class AnnotatedRetrieval(ShardedMetric):
         """Score the annotated queries of all ranks, and put them in the order of their ids."""
         depth = max(self.top_k[-1], int(positives.totals.max()))
         asking = queries.keep & torch.isin(queries.ids, positives.queries)
-        chosen = zip(queries.embeddings, asking.split([len(part) for part in queries.embeddings]), strict=True)
+        chosen = zip(queries.embeddings, torch.split(asking, [len(part) for part in queries.embeddings]), strict=True)
         columns = {"embeddings": torch.cat([part[rows] for part, rows in chosen]), "ids": queries.ids[asking]}
         found = []
         for asked in rounds(ranks, columns, keep=torch.ones_like(columns["ids"], dtype=torch.bool)):
