@@ -52,6 +52,16 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        TypeError: `value` is something else, such as an array or a list.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}.")
+
+
 def check_masks(rows: int, classes: int | None = None, **masks: Tensor) -> None:
     """Refuse class masks that are not bool `[rows, classes]`.
 
@@ -61,10 +71,11 @@ def check_masks(rows: int, classes: int | None = None, **masks: Tensor) -> None:
         **masks: The masks by argument name.
 
     Raises:
-        TypeError: A mask is not bool.
+        TypeError: A mask is no tensor, or not bool.
         ValueError: A mask has another shape.
     """
     for name, mask in masks.items():
+        check_tensor(name, mask)
         if mask.dtype != torch.bool:
             raise TypeError(f"{name} must be bool, got {mask.dtype}.")
         if mask.ndim == 2 and classes is None:
@@ -77,10 +88,11 @@ def check_ids(rows: int, **ids: Tensor) -> None:
     """Refuse ids that are not integers `[rows]`.
 
     Raises:
-        TypeError: The ids are no integers.
+        TypeError: The ids are no tensor of integers.
         ValueError: Their number is not `rows`.
     """
     for name, values in ids.items():
+        check_tensor(name, values)
         if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
             raise TypeError(f"{name} must be integers, got {values.dtype}.")
         if tuple(values.shape) != (rows,):
@@ -97,9 +109,10 @@ def check_embeddings(embeddings: Tensor, ids: Tensor | None = None) -> None:
         ids: `[N]` integers, used to name the first bad row; its index is named when None.
 
     Raises:
-        TypeError: The embeddings are not floating point.
+        TypeError: The embeddings are no tensor, or not floating point.
         ValueError: They are not a matrix, or hold NaN, infinite or immense values.
     """
+    check_tensor("embeddings", embeddings)
     if not embeddings.is_floating_point():
         raise TypeError(f"embeddings must be floating point, got {embeddings.dtype}.")
     if embeddings.ndim != 2:

@@ -121,6 +121,9 @@ class ODmAP(ShardedMetric):
     def per_query(self) -> Columns:
         """Return what the last `compute` (or `forward`) found for every query, ascending by query id.
 
+        One search serves every reading of the metric: the functions of `metrics.functional` take these columns, for
+        another rule, divisor or smaller cut (`num_relevant` is counted under the rule of this metric).
+
         Returns:
             `ids [Q]`, `removed [Q, C]`, `kept [Q, C]`, `num_relevant [Q]` (relevant captions in the gallery),
             `retrieved_ids [Q, K]` (-1 where the gallery has no more), `retrieved_scores [Q, K]` (-inf there),
@@ -130,6 +133,20 @@ class ODmAP(ShardedMetric):
 
         Raises:
             RuntimeError: `compute` was not called since the start or the last `reset`.
+
+        Example:
+            >>> import torch
+            >>> from metrics.functional import object_decorrelation_map
+            >>> dog, frisbee, bench = torch.eye(3).bool()
+            >>> metric = ODmAP(top_k=2)
+            >>> metric.update_gallery(torch.eye(2), torch.stack([frisbee, frisbee | bench]), torch.tensor([10, 11]))
+            >>> metric.update(torch.tensor([[0.9, 0.4]]), dog[None], (frisbee | bench)[None], torch.tensor([7]))
+            >>> metric.compute()
+            {'ODmAP@2': tensor(100.)}
+            >>> found = metric.per_query()
+            >>> ranked = found["retrieved_mentions"], found["removed"], found["kept"]
+            >>> object_decorrelation_map(*ranked, top_k=(1, 2), kept_rule="all")
+            {1: tensor(0.), 2: tensor(0.2500)}
         """
         if self._per_query is None:
             raise RuntimeError("ODmAP has no values per query yet: call compute first.")

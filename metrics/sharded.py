@@ -69,20 +69,28 @@ class ShardedMetric(Metric):
         self._forward_cache = value  # type: ignore[assignment]  # torchmetrics leaves it untyped
         return value
 
+    def set_dtype(self, dst_type: str | torch.dtype) -> ShardedMetric:
+        """Convert the embeddings that are held to another dtype; ids and masks stay what they are."""
+        for name in self._defaults:
+            parts = [part.type(dst_type) if part.is_floating_point() else part for part in getattr(self, name)]
+            setattr(self, name, parts)
+        return self
+
     def _add_table(self, table: str, *columns: str) -> None:
         self._tables[table] = columns
         for column in columns:
             self.add_state(f"{table}_{column}", default=[], dist_reduce_fx=None)
 
     def _append(self, table: str, **columns: Tensor) -> None:
-        """Add rows; all columns of a row live on one device, that of the first column."""
+        """Add rows, if there are any; all columns of a row live on one device, that of the first column."""
         device = next(iter(columns.values())).device
         for column, rows in columns.items():
             parts: list[Tensor] = getattr(self, f"{table}_{column}")
             if parts and (form := _form(parts[0])) != _form(rows):
                 raise ValueError(f"{table} {column}: got rows of {_describe(_form(rows))} after {_describe(form)}.")
         for column, rows in columns.items():
-            getattr(self, f"{table}_{column}").append(rows.detach().to(device))
+            if len(rows):
+                getattr(self, f"{table}_{column}").append(rows.detach().to(device))
 
     def _shards(self, ranks: Alone) -> dict[str, dict[str, list[Tensor]]]:
         """Return this rank's parts of every table, with a part of zero rows where it has seen nothing.

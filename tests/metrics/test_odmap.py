@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -217,6 +218,10 @@ def test_embeddings_that_are_not_finite_are_refused_by_id(value):
         ({"kept": torch.ones(7, 4).bool()}, ValueError, "kept"),
         ({"ids": torch.ones(7)}, TypeError, "ids"),
         ({"ids": torch.arange(6)}, ValueError, "ids"),
+        ({"ids": torch.ones(7).bool()}, TypeError, "ids"),
+        ({"ids": list(range(7))}, TypeError, "ids must be a tensor, got list"),
+        ({"kept": np.ones((7, 5), dtype=bool)}, TypeError, "kept must be a tensor, got ndarray"),
+        ({"embeddings": np.ones((7, 4))}, TypeError, "embeddings must be a tensor, got ndarray"),
     ],
 )
 def test_wrong_queries_are_named(change, error, words):
@@ -246,6 +251,9 @@ def test_tables_that_do_not_fit_are_named():
         ({"top_k": (1, -5)}, ValueError, "top_k"),
         ({"top_k": 2.5}, TypeError, "top_k"),
         ({"top_k": "10"}, TypeError, "top_k"),
+        ({"top_k": True}, TypeError, "top_k"),
+        ({"top_k": (1, 5.0)}, TypeError, "top_k"),
+        ({"top_k": ()}, ValueError, "top_k"),
         ({"kept": "most"}, ValueError, "kept"),
         ({"normalize": "R"}, ValueError, "normalize"),
         ({"chunk_size": 0}, ValueError, "chunk_size"),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from metrics.search import NO_ID, full_precision, top_k
 
@@ -113,3 +114,27 @@ def test_full_precision_holds_where_backends_were_set_one_by_one():
 def test_sizes_that_cannot_be_are_refused(arguments):
     with pytest.raises(ValueError, match=f"^{list(arguments)[-1]} must be"):
         top_k(torch.ones(1, 1), torch.ones(1, 1), **arguments)
+
+
+class _Largest(TorchDispatchMode):
+    """Note the bytes of the largest float32 tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float32:
+                self.bytes = max(self.bytes, one.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize("parts", [1, 40])
+def test_neither_the_gallery_in_float32_nor_all_scores_are_held(parts):
+    gallery, queries = whole_numbers(20_000, 16, 0).bfloat16(), whole_numbers(2000, 16, 1).bfloat16()
+    with _Largest() as largest:
+        top_k(queries, gallery.split(len(gallery) // parts), 5, chunk_size=64)
+    strip = 4 * 1024 * 64
+    assert 0 < largest.bytes <= strip < 4 * gallery.numel()
