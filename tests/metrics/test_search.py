@@ -131,6 +131,7 @@ class _Largest(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow  # torch loads much for its first dispatch mode
 @pytest.mark.parametrize("parts", [1, 40])
 def test_neither_the_gallery_in_float32_nor_all_scores_are_held(parts):
     gallery, queries = whole_numbers(5000, 16, 0).bfloat16(), whole_numbers(1025, 16, 1).bfloat16()
