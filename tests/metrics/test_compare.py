@@ -48,6 +48,12 @@ def rows_of(path):
         return {(row["file"], row["measure"]): row for row in csv.DictReader(file)}
 
 
+def cells_of(printed, measure):
+    """Return what stands behind the name of a measure in its row."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    return next(cells for name, *cells in rows if name == measure)
+
+
 def error_of(capsys, *arguments):
     """Return the one sentence that a command ends with."""
     with pytest.raises(SystemExit) as left:
@@ -84,8 +90,7 @@ def test_show_reads_all_files_of_a_folder(two, capsys):
 def test_one_query_has_a_mean_and_no_interval(tmp_path, capsys):
     path = results(tmp_path / "odmap.parquet", 0, queries=1, **{"ODmAP@1": [12.5]})
     assert main(["show", str(path)]) == 0
-    measure = next(line for line in capsys.readouterr().out.splitlines() if " ODmAP@1" in line)
-    assert [cell.strip() for cell in measure.split("│")[1:-1]] == ["ODmAP@1", "12.50", "-"]
+    assert cells_of(capsys.readouterr().out, "ODmAP@1") == ["12.50", "-"]
     assert "one group of queries; a test needs 2 groups or more" in error_of(capsys, "compare", path, path)
 
 
@@ -103,7 +108,16 @@ def test_compare_is_the_paired_test_of_the_two(two, tmp_path, capsys):
         assert int(row["changed"]) == (one[:, index] != other[:, index]).sum()
         found = [float(row[name]) for name in ("difference", "low", "high", "p_value")]
         assert found == [numbers[index] for numbers in wanted]
-        assert f"{wanted.difference[index]:+.2f}" in printed
+        low, high, p_value, p_holm = (float(row[name]) for name in ("low", "high", "p_value", "p_holm"))
+        assert cells_of(printed, measure) == [
+            *(f"{file[:, index].mean():.2f}" for file in (one, other)),
+            f"{(one[:, index] != other[:, index]).sum()}",
+            f"{wanted.difference[index]:+.2f}",
+            f"{low:+.2f} to {high:+.2f}",
+            f"{p_value:.4f}",
+            f"{p_holm:.4f}" if (one[:, index] != other[:, index]).any() else "-",
+        ]
+    assert wanted.p_value[0] < float(rows_of(table)["odmap", "ODmAP@1"]["p_holm"])  # or the two columns were alike
     assert max(map(len, printed.splitlines())) <= 120
 
 

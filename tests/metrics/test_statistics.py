@@ -138,6 +138,19 @@ def test_a_wider_confidence_is_a_wider_interval():
     assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
 
 
+def test_confidence_is_what_lies_between_the_two_tails():
+    """Means of two draws from 0 and 100 are 0, 50 and 100, in a quarter, a half and a quarter of the cases."""
+    assert bootstrap([0, 100], confidence=0.45) == (50, 50, 50)
+    assert bootstrap([0, 100], confidence=0.55) == (50, 0, 100)
+
+
+def test_rounding_never_hides_the_pattern_that_was_found():
+    """Where all differences are above 0, two patterns are as far from 0: the one found, and all signs turned."""
+    for seed in range(50):
+        differences = np.random.default_rng(seed).uniform(0.1, 1, 11)
+        assert paired_test(np.zeros(11), differences).p_value == 2 / 2**11
+
+
 def test_p_is_the_share_of_all_sign_patterns_where_they_are_few():
     differences = np.random.default_rng(13).normal(0.4, 1, 9)
     patterns = np.array(list(itertools.product((-1, 1), repeat=9)))
