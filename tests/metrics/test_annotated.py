@@ -245,3 +245,13 @@ def test_wrong_rows_are_named(change, error, words):
 def test_wrong_positives_are_named(i2t, t2i, error, words):
     with pytest.raises(error, match=words):
         AnnotatedRetrieval(i2t, t2i)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same():
+    data = world(30, 2000)
+    metric = AnnotatedRetrieval(*positives(data), chunk_size=256)
+    metric.update(**data)
+    expected = {name: value.item() for name, value in metric.compute().items()}
+    moved = metric.clone().to("cuda")
+    assert {name: value.item() for name, value in moved.compute().items()} == pytest.approx(expected, abs=1e-4)

@@ -318,3 +318,17 @@ def test_missing_sides_are_named():
     metric.update_captions(torch.ones(0, 1), torch.arange(0))
     with pytest.raises(ValueError, match="no captions"):
         metric.compute()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same():
+    data = owned(40, 3000) | {"folds": torch.arange(40) // 10}
+    metric = RetrievalRecall(chunk_size=256)
+    metric.update(**data)
+    expected = metric.compute()
+    moved = metric.clone().to("cuda")
+    assert {name: value.item() for name, value in moved.compute().items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, abs=1e-4
+    )
+    for way, columns in moved.per_query().items():
+        assert torch.equal(columns["ranks"].cpu(), metric.per_query()[way]["ranks"])
