@@ -5,7 +5,8 @@ values of 50 queries against a full product in float64, and then takes turns: th
 that any exact search has to do, a chunked product + topk, in the best of a few chunk shapes. Peak memory is that of
 fresh processes, counted above the interpreter with its libraries, embeddings included. Then torchmetrics'
 `RetrievalMAP` on 1,000 x 10,000, which gets scores and targets for nothing, with the same value first. `--scale 0.01`
-is a quick look; a GPU is asked for with `--device cuda`.
+is a quick look; a GPU is asked for with `--device cuda`. Run it on an idle machine: where other processes take the
+cores, threads that spin while they wait (unless OMP_WAIT_POLICY=PASSIVE is set) cost us more than one big product.
 """
 
 from __future__ import annotations

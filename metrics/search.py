@@ -20,7 +20,7 @@ from metrics.checks import check_count
 CHUNK_SIZE = 8192
 NO_ID = torch.iinfo(torch.int64).max
 _QUERY_ROWS = 1024
-_QUERY_ROWS_OF_GPUS = 4096
+_QUERY_ROWS_OF_GPUS = 2048
 _GROUP = 32
 
 
@@ -51,7 +51,7 @@ def top_k(
     """Find the k gallery rows of highest dot product for every query, exactly.
 
     Memory beyond the inputs and the result: the queries and one chunk of the gallery in float32, and the scores of
-    1,024 queries (4,096 on a GPU) for that chunk.
+    1,024 queries (2,048 on a GPU) for that chunk.
 
     Args:
         queries: `[Q, D]` floating point.
