@@ -52,6 +52,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
             takes all splits, as the paper does.
         eval_fold_size: images per fold in evaluation, in the order of the annotation file, 1000 for COCO's 1K protocol;
             None for no folds.
+        eval_captions: captions per image that recall is measured on, the first ones, 5 for COCO; None for all.
         positives: for each name, the common beginning of two files with extended positives of the data set, such as
             `{eccv: data/eccv-caption/eccv}`; see `datamodules.positives.read_positives`.
         seed: draws the subset, the order and the augmentation.
@@ -82,6 +83,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         num_workers: int = min(4, os.cpu_count() or 1),
         val_gallery: Literal["split", "all"] = "split",
         eval_fold_size: int | None = None,
+        eval_captions: int | None = None,
         positives: dict[str, str | os.PathLike[str]] | None = None,
         seed: int = 0,
         max_unreadable: int = 10,
@@ -89,7 +91,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         processor: Processor | None = None,
     ) -> None:
         super().__init__()
-        check_counts(eval_batch_size, num_workers, seed, eval_fold_size)
+        check_counts(eval_batch_size, num_workers, seed, eval_fold_size, eval_captions)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small split need not reach every process
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
@@ -98,7 +100,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self.train_splits, self.val_split, self.test_split = tuple(train_splits), val_split, test_split
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_gallery, self.seed, self.max_unreadable = val_gallery, seed, max_unreadable
-        self.eval_fold_size = eval_fold_size
+        self.eval_fold_size, self.eval_captions = eval_fold_size, eval_captions
         self._positives = {name: Path(stem) for name, stem in (positives or {}).items()}
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.synthesise: Callable[[], None] | None = None
@@ -266,7 +268,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         parts: list[RetrievalDataset] = [OriginalImages(*source)]
         if queries is not None:
             parts.append(QueryImages(queries, self.processor, self.reader))
-        captions, in_split = gallery(self.tables, split, all_captions and queries is not None)
+        captions, in_split = gallery(self.tables, split, all_captions and queries is not None, self.eval_captions)
         mentions = None if queries is None else self.mentions()
         parts.append(Captions(self.tables, captions, in_split, mentions, self.processor))
         rank, world_size = place(self.trainer)

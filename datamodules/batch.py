@@ -28,8 +28,8 @@ class RetrievalBatch:
         removed: `[B, C]` bool, classes removed from a counterfactual query image; None for original images.
         kept: `[B, C]` bool, classes left in a counterfactual query image; None for original images.
         mentions: `[B, C]` bool, classes that a gallery caption names; None elsewhere.
-        in_split: `[B]` bool, for captions: True where the caption belongs to the evaluated split, False where it
-            only enlarges the gallery of ODmAP; None elsewhere.
+        in_split: `[B]` bool, for captions: True where recall counts the caption, one of the evaluated split, False
+            where it only enlarges the gallery of ODmAP; None elsewhere.
         folds: `[B]` int64, for original images of an evaluated split where folds are asked for: the fold that the image
             belongs to, -1 where it belongs to none; None elsewhere.
     """

@@ -50,19 +50,24 @@ def make_loader(dataset: RetrievalDataset, num_workers: int, seed: int, **option
     )
 
 
-def gallery(tables: Tables, split: str, everything: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the caption rows of a gallery, `[G]`, and whether each belongs to the split, `[G]` bool.
+def gallery(
+    tables: Tables, split: str, everything: bool, most: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the caption rows of a gallery, `[G]`, and whether each counts for recall on the split, `[G]` bool.
 
     Args:
         tables: the data set.
         split: the evaluated split.
         everything: take the captions of all splits, not of this one alone.
+        most: how many captions of an image count for recall, the first ones; None for all.
     """
     own = tables.captions_of(tables.rows(split))
+    place = own - tables.caption_offsets[tables.caption_images[own]]
+    counts = np.ones(len(own), dtype=bool) if most is None else place < most
     if not everything:
-        return own, np.ones(len(own), dtype=bool)
+        return own, counts
     in_split = np.zeros(len(tables.caption_ids), dtype=bool)
-    in_split[own] = True
+    in_split[own[counts]] = True
     return np.arange(len(in_split)), in_split
 
 
@@ -124,7 +129,9 @@ def place(trainer: Trainer | None) -> tuple[int, int]:
     return trainer.global_rank, trainer.world_size
 
 
-def check_counts(eval_batch_size: int, num_workers: int, seed: int, eval_fold_size: int | None) -> None:
+def check_counts(
+    eval_batch_size: int, num_workers: int, seed: int, eval_fold_size: int | None, eval_captions: int | None
+) -> None:
     """Refuse numbers that no loader can have.
 
     Raises:
@@ -136,5 +143,7 @@ def check_counts(eval_batch_size: int, num_workers: int, seed: int, eval_fold_si
         raise ConfigError(f"num_workers is {num_workers}: give 0 or more processes (key `num_workers`).")
     if eval_fold_size is not None and eval_fold_size < 1:
         raise ConfigError(f"eval_fold_size is {eval_fold_size}: give 1 or more images, or null (key `eval_fold_size`).")
+    if eval_captions is not None and eval_captions < 1:
+        raise ConfigError(f"eval_captions is {eval_captions}: give 1 or more captions, or null (key `eval_captions`).")
     if seed < 0:
         raise ConfigError(f"seed is {seed}: give 0 or more (key `seed`).")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules.batch import RetrievalBatch
 from datamodules.errors import ConfigError
 from lightning_modules.distributed import any_rank
-from lightning_modules.query_tables import QueryTable, odmap_table, recall_tables
+from lightning_modules.query_tables import QueryTable, annotated_tables, odmap_table, recall_tables
 from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
 from metrics.annotated import NoQueriesError
 from metrics.breakdown import Breakdown, by_pair, by_removed_class
@@ -26,7 +26,8 @@ class RetrievalEvaluation(nn.Module):
         top_k: the cut-offs k of all metrics.
 
     Attributes:
-        tables: what the last `compute` found for every query, by name: `i2t`, `t2i` and `odmap`.
+        tables: what the last `compute` found for every query, by name: `i2t`, `t2i` and `odmap`, and for extended
+            positives `NAME-i2t` and `NAME-t2i`.
         breakdowns: ODmAP by removed class and by pair of a removed and a kept class, where there is any.
         annotated: recall against extended positives, by their name.
     """
@@ -102,7 +103,9 @@ class RetrievalEvaluation(nn.Module):
             found = self.odmap.per_query()
             self.breakdowns = by_removed_class(found, self.top_k), by_pair(found, self.top_k)
         for name, metric in self.annotated.items():
-            scores |= {f"{name}/{key}": value for key, value in _computed(name, metric).items()}
+            if found_by_name := _computed(name, metric):
+                scores |= {f"{name}/{key}": value for key, value in found_by_name.items()}
+                self.tables |= annotated_tables(name, metric)
         self._forget_rows()
         return scores
 

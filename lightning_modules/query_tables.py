@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics import ODmAP, ODmAPBaselines, RetrievalRecall
+from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
 from metrics.statistics import bootstrap
 
 _CLASSES = ("removed", "kept")
@@ -52,6 +52,24 @@ def recall_tables(recall: RetrievalRecall) -> dict[str, QueryTable]:
         columns = {"query_id": rows["query_ids"], "image_id": rows["image_ids"], "rank": rows["ranks"]}
         about: dict[str, int | str] = {"gallery": galleries[way]}
         tables[way] = QueryTable(columns | hits, "image_id", tuple(hits), ("image_id",), about, prefix=f"{way}/")
+    return tables
+
+
+def annotated_tables(name: str, metric: AnnotatedRetrieval) -> dict[str, QueryTable]:
+    """Return the tables `NAME-i2t` and `NAME-t2i`: what the annotated queries found of their extended positives.
+
+    Args:
+        name: of the positives.
+        metric: computed.
+    """
+    tables = {}
+    for way, rows in metric.per_query().items():
+        columns = {"query_id": rows["query_ids"], **{key: rows[key] for key in rows if key != "query_ids"}}
+        measures = tuple(key for key in rows if key not in ("query_ids", "num_positives"))
+        about: dict[str, int | str] = {"positives": name}
+        tables[f"{name}-{way}"] = QueryTable(
+            columns, "query_id", measures, ("num_positives",), about, prefix=f"{name}/{way}/"
+        )
     return tables
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple
@@ -239,6 +239,8 @@ class _Positives(NamedTuple):
 
     @classmethod
     def of(cls, name: str, positives: Mapping[int, Sequence[int]]) -> _Positives:
+        if odd := [items for items in positives.values() if not isinstance(items, Collection)]:
+            raise TypeError(f"{name} must map ids to sequences of ids, it holds {odd[0]!r}.")
         lengths = torch.tensor([len(items) for items in positives.values()], dtype=torch.long)
         if not len(lengths) or not lengths.all():
             raise ValueError(f"{name} must name one query or more, each with one positive or more.")

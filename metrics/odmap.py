@@ -88,15 +88,17 @@ class ODmAP(ShardedMetric):
         Args:
             embeddings: `[G, D]` float32, bfloat16, float16 or float64.
             mentions: `[G, C]` bool, classes that each caption mentions.
-            ids: `[G]` integers.
+            ids: `[G]` integers from 0.
 
         Raises:
             TypeError: A tensor has the wrong dtype.
-            ValueError: Shapes do not fit, or an embedding is not finite.
+            ValueError: Shapes do not fit, an id is negative, or an embedding is not finite.
         """
         check_embeddings(embeddings, ids)
         check_masks(len(embeddings), mentions=mentions)
         check_ids(len(embeddings), ids=ids)
+        if (ids < 0).any():
+            raise ValueError(f"ids of captions must not be negative, got {int(ids.min())}.")
         self._update_count += 1
         self._append("gallery", embeddings=embeddings, mentions=mentions, ids=ids.long())
 

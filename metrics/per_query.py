@@ -18,6 +18,7 @@ from metrics.arrays import Values, as_array
 
 _KEY = b"odmap.per_query"  # of the file's metadata
 _FORMAT = 1
+_ROLES = {"query_id", "group", "measures", "fixed", "about"}
 
 
 class PerQueryError(ValueError):
@@ -146,8 +147,8 @@ def _header(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
             "`metrics.per_query.write` made."
         )
     header: dict[str, Any] = json.loads(metadata[_KEY])
-    form = header.pop("format")
-    if form != _FORMAT:
+    form = header.pop("format", None)
+    if form != _FORMAT or header.keys() != _ROLES:
         raise PerQueryError(f"{path} has format {form} of per-query results, this version reads format {_FORMAT}.")
     return header
 

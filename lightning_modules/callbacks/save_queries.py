@@ -19,6 +19,7 @@ from metrics.breakdown import Breakdown
 class SaveQueries(Callback):
     """Writes one Parquet file per kind of query: `odmap.parquet`, `i2t.parquet` and `t2i.parquet`.
 
+    Extended positives have `NAME-i2t.parquet` and `NAME-t2i.parquet`.
     Beside `odmap.parquet` stand `removed_classes.csv` and `class_pairs.csv`, ODmAP and hallucinations broken down by
     removed class and by pair of a removed and a kept class, and `class_pairs_matrix.csv`, the hallucinations at the
     smallest cut as a matrix (a row per removed class, a column per kept class).

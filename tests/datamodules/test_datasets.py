@@ -151,6 +151,14 @@ def captions_of(world, everything, mentions):
     return Captions(world.tables, rows, in_split, mentions, world.processor)
 
 
+@pytest.mark.parametrize("everything", [True, False])
+def test_recall_may_count_the_first_captions_of_an_image_alone(world, everything):
+    rows, counted = gallery(world.tables, "val", everything, most=1)
+    offsets, images = world.tables.caption_offsets, world.tables.rows("val")
+    assert rows[counted].tolist() == [offsets[image] for image in images]
+    assert len(rows) == (len(world.tables.caption_ids) if everything else 2 * len(images))
+
+
 def test_captions_of_all_splits_say_which_are_evaluated(world):
     captions = captions_of(world, True, world.matcher.mentions(list(world.tables.texts)))
     batch = captions.collate([captions[row] for row in (19, 3, 16)])

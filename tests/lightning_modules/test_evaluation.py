@@ -80,9 +80,9 @@ def test_recall_sees_the_split_and_odmap_the_whole_gallery() -> None:
 
 
 def test_the_tables_average_to_the_scores_and_intervals_carry_their_names() -> None:
-    evaluation = _filled()
+    evaluation = _filled(own=OWN)
     scores = _plain(evaluation.compute())
-    assert list(evaluation.tables) == ["i2t", "t2i", "odmap"]
+    assert list(evaluation.tables) == ["i2t", "t2i", "odmap", "own-i2t", "own-t2i"]
     names = set()
     for table in evaluation.tables.values():
         for measure in table.measures:

@@ -240,6 +240,7 @@ def test_wrong_rows_are_named(change, error, words):
         ({"1": [2]}, {1: [2]}, TypeError, "i2t must map .* '1'"),
         ({1: [2]}, {1: [2.0]}, TypeError, r"t2i must map .* 2\.0"),
         ({1: [True]}, {1: [2]}, TypeError, "i2t must map .* True"),
+        ({1: [2]}, {1: 7}, TypeError, "t2i must map ids to sequences of ids, it holds 7"),
     ],
 )
 def test_wrong_positives_are_named(i2t, t2i, error, words):

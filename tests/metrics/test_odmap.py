@@ -229,6 +229,13 @@ def test_wrong_queries_are_named(change, error, words):
         ODmAP().update(**(world()[1] | change))
 
 
+def test_a_negative_caption_id_is_refused():
+    captions, _ = world()
+    captions["ids"][3] = -1  # what marks an empty place in a ranking
+    with pytest.raises(ValueError, match="ids of captions must not be negative, got -1"):
+        ODmAP().update_gallery(**captions)
+
+
 def test_tables_that_do_not_fit_are_named():
     captions, images = world()
     narrow = dict(images, embeddings=images["embeddings"][:, :3])
