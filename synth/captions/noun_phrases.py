@@ -1,19 +1,30 @@
-"""Captions for counterfactual images: the noun phrases that name a removed class are deleted (paper, section 3.3)."""
+"""The caption of the source without the noun phrases that name a removed class (paper, section 3.3)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 from datamodules.phrases import Phrase
+from synth.captions.base import CaptionRequest, CaptionStrategy
 from synth.rules import Rule
-
-STRATEGY = "noun_phrases"
-VERSION = 1
 
 _CONNECTOR = r"(?:,\s*)?(?:\b(?:and|or)\b|&)|,"
 _TAIL = re.compile(rf"\s*(?:{_CONNECTOR})$", re.IGNORECASE)
 _HEAD = re.compile(rf"\s*(?:{_CONNECTOR})\s*", re.IGNORECASE)
+
+
+class NounPhraseRemoval(CaptionStrategy):
+    """Deletes the noun phrases that name a removed class; see `remove_phrases` for what happens around them."""
+
+    name: ClassVar[str] = "noun_phrases"
+    version: ClassVar[int] = 1
+    edits_source: ClassVar[bool] = True
+
+    def write(self, requests: Sequence[CaptionRequest]) -> list[str | Rule]:
+        """Return the source caption of each request without its removed classes, or the rule that forbids it."""
+        return [remove_phrases(one.text, one.phrases, one.removed, one.kept) for one in requests]
 
 
 def remove_phrases(
