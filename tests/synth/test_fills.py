@@ -1,17 +1,22 @@
 """Every fill changes the mask and nothing else, always in the same way."""
 
+import pickle
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.errors import ConfigError
-from synth.fills import BlurFill, Fill, MeanFill, PatchMatchFill, TeleaFill, ZeroFill, box_mask
+from synth import fills, load
+from synth.fills import BlurFill, Fill, MeanFill, NavierStokesFill, PatchMatchFill, TeleaFill, ZeroFill, box_mask
 
-FILLS = [ZeroFill(), MeanFill(), BlurFill(), TeleaFill(), PatchMatchFill()]
+FILLS = [ZeroFill(), MeanFill(), BlurFill(), TeleaFill(), NavierStokesFill(), PatchMatchFill()]
 every_fill = pytest.mark.parametrize("fill", FILLS, ids=lambda fill: fill.name)
 
 
@@ -54,7 +59,9 @@ def test_full_mask_hides_the_image(fill):
     assert np.mean((filled == image).all(-1)) < 0.05
 
 
-@pytest.mark.parametrize("fill", [ZeroFill(), TeleaFill(), PatchMatchFill()], ids=lambda fill: fill.name)
+@pytest.mark.parametrize(
+    "fill", [ZeroFill(), TeleaFill(), NavierStokesFill(), PatchMatchFill()], ids=lambda fill: fill.name
+)
 def test_nothing_of_the_object_shines_through(fill):
     mask = box_mask([[8, 6, 30, 24]], (40, 30))
     one, other = noise(30, 40), noise(30, 40)
@@ -83,47 +90,88 @@ def test_zero_mean_and_blur_are_what_they_say():
     assert BlurFill(0.2)(image, mask)[mask].std() < BlurFill(0.05)(image, mask)[mask].std() < image[mask].std()
 
 
-def test_telea_and_patchmatch_continue_a_plain_ground():
+def test_blur_is_close_to_the_direct_computation():
+    smooth = cv2.resize(noise(12, 16), (160, 120), interpolation=cv2.INTER_CUBIC)
+    for sigma, bound in ((0.03, 0), (0.05, 0), (0.1, 4), (0.3, 6)):
+        direct = cv2.GaussianBlur(smooth, (0, 0), sigma * 160).astype(int)
+        assert np.abs(BlurFill(sigma)(smooth, np.ones((120, 160), bool)) - direct).max() <= bound
+
+
+@settings(max_examples=15, deadline=None)
+@given(box=st.tuples(*[st.integers(0, 70)] * 4), seed=st.integers(0, 99), radius=st.sampled_from([1, 3, 4.5]))
+def test_marching_fills_need_no_more_than_the_rim_of_the_hole(box, seed, radius):
+    left, right = sorted(box[:2])
+    top, bottom = sorted(box[2:])
+    image, mask = noise(70, 70, seed), np.zeros((70, 70), bool)
+    mask[top : bottom + 1, left : right + 1] = np.random.default_rng(seed).random((70, 70))[top:71, left:71][
+        : bottom + 1 - top, : right + 1 - left
+    ] < (0.5 if seed % 2 else 2)
+    if mask.any() and not mask.all():
+        whole = {
+            TeleaFill: cv2.inpaint(image, mask.astype(np.uint8), radius, cv2.INPAINT_TELEA),
+            NavierStokesFill: cv2.inpaint(image, mask.astype(np.uint8), radius, cv2.INPAINT_NS),
+        }
+        for fill, expected in whole.items():
+            assert np.array_equal(fill(radius)(image, mask), expected)
+
+
+def test_marching_fills_and_patchmatch_continue_a_plain_ground():
     image, mask = np.full((30, 30, 3), 80, np.uint8), box_mask([[10, 10, 20, 20]], (30, 30))
     image[mask] = 255
-    for fill in (TeleaFill(), PatchMatchFill()):
+    for fill in (TeleaFill(), NavierStokesFill(), PatchMatchFill()):
         assert np.abs(fill(image, mask).astype(int) - 80).max() <= 4
 
 
-def test_a_fill_of_ones_own_is_one_class():
-    @dataclass(frozen=True)
-    class RedFill(Fill):
-        name: ClassVar[str] = "red"
+@every_fill
+def test_a_batch_is_the_single_fills_in_order(fill):
+    sizes = [(20, 30), (7, 9), (20, 30), (12, 12), (5, 5)]
+    images = [noise(*size, seed) for seed, size in enumerate(sizes)]
+    masks = [np.random.default_rng(seed).random(size) < seed / 3 for seed, size in enumerate(sizes)]
+    for filled, image, mask in zip(fill.batch(images, masks), images, masks, strict=True):
+        assert np.array_equal(filled, fill(image, mask))
+    assert fill.batch([], []) == []
+    with pytest.raises(ValueError, match="zip"):
+        fill.batch(images, masks[1:])
 
-        def paint(self, image, mask):
-            return np.array([255, 0, 0], np.uint8)
 
+@every_fill
+def test_fills_survive_the_way_to_a_worker_and_keep_their_public_path(fill):
+    assert pickle.loads(pickle.dumps(fill)) == fill  # noqa: S301 (our own bytes)
+    assert type(fill).__module__ == "synth.fills"
+    assert getattr(fills, type(fill).__name__) is type(fill)
+
+
+@dataclass(frozen=True)
+class ColourFill(Fill):
+    """A fill of one's own."""
+
+    name: ClassVar[str] = "colour"
+    red: int = 255
+
+    def paint(self, image, mask):
+        return np.array([self.red, 0, 0], np.uint8)
+
+
+def test_a_fill_of_ones_own_is_one_class_and_its_yaml_key(data, drawn_class_path, tmp_path, monkeypatch):
+    own = ModuleType("my_fills")
+    own.ColourFill = ColourFill
+    monkeypatch.setitem(sys.modules, "my_fills", own)
+    monkeypatch.setattr(ColourFill, "__module__", "my_fills")
+    yaml = tmp_path / "job.yaml"
+    yaml.write_text(
+        f"data: {{class_path: {drawn_class_path}, init_args: {{root: {data.root}}}}}\noutput: {tmp_path / 'out'}\n"
+        "pairs: {train: [train]}\nfill: {class_path: my_fills.ColourFill, init_args: {red: 200}}\n"
+    )
+    fill = load(yaml).fill
+    assert fill == ColourFill(200)
     image, mask = noise(3, 3), np.eye(3, dtype=bool)
-    assert (RedFill()(image, mask)[mask] == [255, 0, 0]).all()
-    assert np.array_equal(RedFill()(image, mask)[~mask], image[~mask])
+    assert (fill(image, mask)[mask] == [200, 0, 0]).all()
+    assert np.array_equal(fill(image, mask)[~mask], image[~mask])
 
 
-@pytest.mark.parametrize("make", [lambda: BlurFill(0), lambda: TeleaFill(-1), lambda: PatchMatchFill(0)])
+@pytest.mark.parametrize(
+    "make", [lambda: BlurFill(0), lambda: TeleaFill(-1), lambda: NavierStokesFill(0), lambda: PatchMatchFill(0)]
+)
 def test_parameters_out_of_range_name_the_key(make):
     with pytest.raises(ConfigError, match=r"`(sigma|radius|patch_size)` of"):
         make()
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.tuples(*[st.floats(-5, 30)] * 4), max_size=4),
-    st.integers(0, 3),
-)
-def test_box_mask_covers_every_touched_pixel(corners, dilation):
-    boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]
-    slow = np.zeros((18, 24), bool)
-    for y in range(18):
-        for x in range(24):
-            slow[y, x] = any(
-                x + 1 > np.floor(a) - dilation
-                and x < np.ceil(c) + dilation
-                and y + 1 > np.floor(b) - dilation
-                and y < np.ceil(d) + dilation
-                for a, b, c, d in boxes
-            )
-    assert np.array_equal(box_mask(boxes, (24, 18), dilation), slow)
