@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from synth.rules import CANDIDATE_RULES, Rule
+from datamodules.errors import AnnotationError
+from datamodules.tables import Tables
+from synth.coverage import of_boxes, of_masks
+from synth.judging import VALID, Verdicts, judge
+from synth.objects import Objects, batches
+from synth.regions import RunLengths, area, merge, pixels, run_lengths
+from synth.removal import Rejection, Removal, SelectionConfig
+from synth.rules import CANDIDATE_RULES
 
-VERSION = 1
+__all__ = ["Rejection", "Removal", "SelectionConfig", "candidates", "removals", "select", "unique"]
 
+VERSION = 2
+"""Changes whenever the same objects could give other removals."""
 
-@dataclass(frozen=True)
-class Removal:
-    """A valid removal: the region of some classes is filled, and the other classes of the image stay visible.
-
-    Attributes:
-        removed: class indices whose boxes are filled.
-        kept: the other class indices of the image, at least one.
-        boxes: `[M, 4]` float64 boxes to fill as x1, y1, x2, y2 in pixels, inside the image.
-        candidate: the class that the removal arose from; the other removed classes joined it by equation 2.
-    """
-
-    removed: frozenset[int]
-    kept: frozenset[int]
-    boxes: NDArray[np.float64] = field(compare=False)
-    candidate: int
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A class that cannot be removed, and the first rule against it."""
-
-    candidate: int
-    rule: Rule
+_IMAGES = 8192
+"""Images that are looked at together; many of them have as many boxes and classes each."""
 
 
 def removals(
@@ -88,18 +76,13 @@ def candidates(
     alpha2: float = 0.8,
     alpha3: float = 0.7,
 ) -> list[Removal | Rejection]:
-    """Judge every class of an image as a candidate for removal.
-
-    With B_c the union of the boxes of class c, and candidate r: every class s with area(B_r ∩ B_s) / area(B_s) >
-    alpha2 joins r, measured against B_r alone and once (equation 2). Then every kept class must be covered by less
-    than alpha1 of its area by the whole removed region (equation 1), and the region must cover less than alpha3 of the
-    image (equation 3). At least one class must be kept. Crowd boxes count like any other.
+    """Judge every class of an image as a candidate for removal, by its boxes and the defaults of `SelectionConfig`.
 
     Args:
         boxes: `[N, 4]` x1, y1, x2, y2 in pixels; clipped to the image, and dropped where no area is left.
         categories: `[N]` class index of each box.
         image_size: width and height in pixels.
-        alpha1: largest covered share of a kept class, exclusive.
+        alpha1: largest covered share of a class that stays, exclusive.
         alpha2: share from which a class joins, exclusive; 1 never lets a class join.
         alpha3: largest share of the image to remove, exclusive.
 
@@ -108,61 +91,105 @@ def candidates(
 
     Raises:
         ValueError: if the shapes do not fit, or a coordinate is not finite.
+        ConfigError: if a limit is not above 0 and up to 1.
 
     Example:
         >>> candidates([[0, 0, 9, 9], [0, 0, 2, 2]], [5, 7], (10, 10))[0].rule.value
         'nothing_kept'
     """
-    corners, classes, member = _by_class(boxes, categories, image_size)
-    cover, cells = _coverage(corners, member)
-    areas = cover @ cells
-    ratio = (cover * cells) @ cover.T / areas  # [r, s]: share of B_s inside B_r
-    removed: NDArray[np.bool_] = (ratio > alpha2) | np.eye(len(classes), dtype=bool)
-    region = removed.astype(float) @ cover > 0
-    covered = (region * cells) @ cover.T / areas
-    broken = np.array(  # one row per rule, in the order of CANDIDATE_RULES
-        [
-            removed.all(1),
-            (~removed & (ratio >= alpha1)).any(1),
-            (~removed & (covered >= alpha1)).any(1),
-            region @ cells / (image_size[0] * image_size[1]) >= alpha3,
-        ]
-    )
-    found: list[Removal | Rejection] = []
-    for index, candidate in enumerate(classes.tolist()):
-        if broken[:, index].any():
-            found.append(Rejection(candidate, CANDIDATE_RULES[int(broken[:, index].argmax())]))
-            continue
-        gone = removed[index]
-        filled = corners[member[gone].any(0)]
-        found.append(Removal(frozenset(classes[gone].tolist()), frozenset(classes[~gone].tolist()), filled, candidate))
-    return found
-
-
-def _by_class(
-    boxes: ArrayLike, categories: ArrayLike, image_size: tuple[float, float]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return clipped boxes `[n, 4]`, the K classes they show, and which box is of which class `[K, n]`."""
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     labels = np.asarray(categories, dtype=np.int64)
     if labels.shape != corners.shape[:1]:
         raise ValueError(f"{len(corners)} boxes need as many categories, got shape {labels.shape}")
     if not np.isfinite(corners).all():
         raise ValueError("a box has a coordinate that is not finite")
-    width, height = image_size
-    corners = np.clip(corners, 0.0, (width, height, width, height))
-    solid = (corners[:, 2:] > corners[:, :2]).all(1)
-    classes, index = np.unique(labels[solid], return_inverse=True)
-    return corners[solid], classes, index == np.arange(len(classes))[:, None]
+    nowhere = np.zeros_like(labels)
+    objects = Objects(corners, labels, nowhere, np.array([image_size], dtype=np.float64), nowhere)
+    return _by_boxes(objects, SelectionConfig(alpha1, alpha2, alpha3))[0]
 
 
-def _coverage(corners: NDArray[Any], member: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cut the plane at every box edge; return which cells each class covers `[K, cells]` (0 or 1) and their areas."""
-    xs, ys = np.unique(corners[:, 0::2]), np.unique(corners[:, 1::2])
-    across = (corners[:, 0, None] <= xs[:-1]) & (xs[1:] <= corners[:, 2, None])
-    down = (corners[:, 1, None] <= ys[:-1]) & (ys[1:] <= corners[:, 3, None])
-    cells = np.outer(np.diff(ys), np.diff(xs)).ravel()
-    cover = np.empty((len(member), len(cells)))
-    for row, boxes in zip(cover, member, strict=True):
-        row[:] = (down[boxes].T.astype(float) @ across[boxes].astype(float) > 0).ravel()
-    return cover, cells
+def select(tables: Tables, rows: NDArray[np.integer], config: SelectionConfig) -> Iterator[list[Removal | Rejection]]:
+    """Judge every class of many images as a candidate for removal, many images at once.
+
+    An image's outcome does not depend on the images that it is judged with.
+
+    Args:
+        tables: images and objects.
+        rows: image rows, in any order.
+        config: limits and options.
+
+    Yields:
+        For each row, in the given order, a `Removal` or a `Rejection` for each class in the image, ascending.
+
+    Raises:
+        AnnotationError: if a box is not finite, or an outline that `region: masks` needs is missing or broken.
+    """
+    for start in range(0, len(rows), _IMAGES):
+        some = np.asarray(rows[start : start + _IMAGES], dtype=np.int64)
+        if config.region == "masks":
+            yield from (_by_masks(tables, row, config) for row in some)
+        else:
+            yield from _by_boxes(Objects.of(tables, some, crowds=config.crowds == "count"), config)
+
+
+def _by_boxes(objects: Objects, config: SelectionConfig) -> list[list[Removal | Rejection]]:
+    """Return the outcomes of each image, those of one shape judged together."""
+    outcomes: list[list[Removal | Rejection]] = [[] for _ in objects.sizes]
+    for batch in batches(objects.solid()):
+        verdicts = judge(of_boxes(batch.corners, batch.members), objects.sizes[batch.images].prod(1), config)
+        filled = np.matmul(verdicts.removed, batch.members)
+        for b, image in enumerate(batch.images.tolist()):
+            regions = [(batch.corners[b, boxes], None) for boxes in filled[b]]
+            outcomes[image] = _outcomes(verdicts, b, batch.labels[b].tolist(), regions)
+    return outcomes
+
+
+def _by_masks(tables: Tables, row: np.int64, config: SelectionConfig) -> list[Removal | Rejection]:
+    """Return the outcomes of one image."""
+    objects = Objects.of(tables, np.array([row]), crowds=config.crowds == "count").clipped()
+    outlines = _outlines(tables, row, objects.rows)
+    solid = np.array([area(outline) > 0 for outline in outlines], dtype=bool)
+    labels, positions = np.unique(objects.labels[solid], return_inverse=True)
+    if not len(labels):
+        return []
+    classes: list[list[RunLengths]] = [[] for _ in labels]
+    for position, outline in zip(positions, compress(outlines, solid), strict=True):
+        classes[position].append(outline)
+    masks = [merge(of_class) for of_class in classes]
+    verdicts = judge(of_masks(pixels(masks)), objects.sizes.prod(1), config)
+    corners = objects.corners[solid]
+    regions = [(corners[gone[positions]], merge(list(compress(masks, gone)))) for gone in verdicts.removed[0]]
+    return _outcomes(verdicts, 0, labels.tolist(), regions)
+
+
+def _outlines(tables: Tables, row: np.int64, objects: NDArray[np.int64]) -> list[RunLengths]:
+    size = (int(tables.widths[row]), int(tables.heights[row]))
+    outlines = []
+    for number, segmentation in zip(objects.tolist(), tables.segmentations.take(objects), strict=True):
+        try:
+            outlines.append(run_lengths(segmentation, size))
+        except ValueError as error:
+            name, box = tables.class_names[tables.categories[number]], tables.boxes[number].tolist()
+            raise AnnotationError(
+                f"Image {tables.files[int(row)]} of `data` has an object ({name}, box {box}) whose outline {error}; "
+                "mend its annotation file, or set `selection.region` to boxes."
+            ) from error
+    return outlines
+
+
+def _outcomes(
+    verdicts: Verdicts, b: int, labels: list[int], regions: Sequence[tuple[NDArray[np.float64], RunLengths | None]]
+) -> list[Removal | Rejection]:
+    """Return the outcome of each class of image b; `regions` has the boxes and the mask that go with each."""
+    removed, kept = verdicts.removed[b].tolist(), verdicts.kept[b].tolist()
+    rules, against = verdicts.rules[b].tolist(), verdicts.against[b].tolist()
+    found: list[Removal | Rejection] = []
+    for k, candidate in enumerate(labels):
+        if rules[k] == VALID:
+            boxes, outline = regions[k]
+            gone, stays = frozenset(compress(labels, removed[k])), frozenset(compress(labels, kept[k]))
+            found.append(Removal(gone, stays, boxes, candidate, outline))
+        else:
+            other = labels[against[k]] if against[k] >= 0 else None
+            found.append(Rejection(candidate, CANDIDATE_RULES[rules[k]], other))
+    return found

@@ -86,7 +86,7 @@ def test_the_order_of_the_boxes_does_not_matter(drawn, random):
 
 def test_shares_that_equal_a_limit_are_rejected():
     kept, half = (0, 0, 10, 10), (0, 0, 10, 4)  # covers 0.4 of it
-    assert candidates([kept, half], [0, 1], (100, 100))[1] == Rejection(1, Rule.GAP)
+    assert candidates([kept, half], [0, 1], (100, 100))[1] == Rejection(1, Rule.GAP, against=0)
     assert candidates([kept, (0, 0, 10, 3.99)], [0, 1], (100, 100))[1].removed == {1}
     assert candidates([kept, (0, 0, 10, 8)], [0, 1], (100, 100), alpha1=0.9)[1].removed == {1}  # 0.8 does not join
     assert candidates([kept, (0, 0, 10, 8.01), (50, 50, 60, 60)], [0, 1, 2], (100, 100))[1].removed == {0, 1}
@@ -103,13 +103,13 @@ def test_the_union_of_boxes_counts_once():
 def test_a_class_that_joined_can_reject_the_candidate():
     # 1 lies inside 0 by 0.85 and joins; what it adds covers half of 2, which 0 alone does not touch
     boxes = [(0, 0, 85, 10), (0, 0, 100, 10), (85, 0, 115, 10)]
-    assert candidates(boxes, [0, 1, 2], (200, 200))[0] == Rejection(0, Rule.REGION)
+    assert candidates(boxes, [0, 1, 2], (200, 200))[0] == Rejection(0, Rule.REGION, against=2)
 
 
 def test_joining_is_measured_once():
     # 0 takes 1 along; 2 is inside 1 but not inside 0, so it stays and then rejects the candidate
     boxes = [(0, 0, 90, 10), (0, 0, 100, 10), (91, 0, 99, 10), (150, 150, 160, 160)]
-    assert candidates(boxes, [0, 1, 2, 3], (200, 200))[0] == Rejection(0, Rule.REGION)
+    assert candidates(boxes, [0, 1, 2, 3], (200, 200))[0] == Rejection(0, Rule.REGION, against=2)
 
 
 def test_mutual_cover_gives_equal_sets_that_unique_merges():
