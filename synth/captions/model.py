@@ -117,9 +117,10 @@ class CaptioningModel(CaptionStrategy):
             from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
             model = self._from_pretrained(AutoModelForImageTextToText, dtype=self.dtype)
-            _check_head(self.model, model)
+            loaded = _Captioner(model, *map(self._from_pretrained, (AutoImageProcessor, AutoTokenizer)))
+            _check_parts(self.model, loaded)
             model.eval().to(self._device)
-            self._loaded = _Captioner(model, *map(self._from_pretrained, (AutoImageProcessor, AutoTokenizer)))
+            self._loaded = loaded
         return self._loaded
 
     def _from_pretrained(self, part: Any, **options: Any) -> Any:
@@ -172,11 +173,16 @@ def _check_path(model: str) -> None:
         raise MissingPathError(f"`model` of CaptioningModel is {model}, but nothing is there; mend the path.")
 
 
-def _check_head(name: str, model: Any) -> None:
-    """Refuse a checkpoint of another task, whose decoder would have random weights."""
-    kinds = model.config.architectures or []
-    if kinds and type(model).__name__ not in kinds:
+def _check_parts(name: str, loaded: _Captioner) -> None:
+    """Refuse what loads without a word and then says nothing of use: a model of another task, an empty tokenizer."""
+    kinds, needed = loaded.model.config.architectures or [], type(loaded.model).__name__
+    if kinds and needed not in kinds:
         raise ConfigError(
-            f"`model` {name} of CaptioningModel holds a {kinds[0]}, which has no trained {type(model).__name__}; give "
-            f"a model that was trained to write captions."
+            f"`model` {name} of CaptioningModel holds a {kinds[0]}, which has no trained {needed}; give a model that "
+            f"was trained to write captions."
+        )
+    if len(loaded.tokenizer) <= len(loaded.tokenizer.all_special_ids):
+        raise ConfigError(
+            f"`model` {name} of CaptioningModel cannot be loaded (its tokenizer has no words); add the files of the "
+            f"tokenizer."
         )

@@ -70,11 +70,11 @@ class PromptCaptions(CaptionStrategy):
         self.templates = templates if templates == _IMAGENET else _own(templates)
         self.joining = joining
         self.counts = counts
-        self.without = tuple(without)
+        self.without = list(without)
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[str | Rule]:
         """Return a prompt for each request, or `NO_KEPT_WORD` where no class is kept."""
-        templates = imagenet_templates(self.without) if isinstance(self.templates, str) else self.templates
+        templates = imagenet_templates(tuple(self.without)) if isinstance(self.templates, str) else self.templates
         return [self._prompt(request, templates) if request.kept else Rule.NO_KEPT_WORD for request in requests]
 
     def _prompt(self, request: CaptionRequest, templates: Sequence[str]) -> str:
