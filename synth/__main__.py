@@ -1,18 +1,33 @@
-"""`python -m synth --config configs/synth/NAME.yaml [--seed 1 ...]`: make a synthetic set."""
+"""`python -m synth --config configs/synth/NAME.yaml [--seed 1 ...]`: make a synthetic set, or look at one.
+
+python -m synth --config ...         make the set, or go on with it
+python -m synth stats --config ...   how classes co-occur before and after adding the set
+python -m synth sheet --config ...   a page of sources and counterfactuals side by side
+python -m synth detect --images ...  boxes from a detector, for images that have none
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 
 from cli import friendly
-from synth import load, run
+
+_VERBS = {"stats": "synth.stats_cli", "sheet": "synth.sheet_cli", "detect": "synth.detect_cli"}
 
 
-def main() -> int:
-    """Read the config from the command line, make the set, print what was kept and rejected."""
-    run(load(sys.argv[1:])).show()
+def main(arguments: list[str]) -> int:
+    """Run the verb that the arguments begin with; without one, make the set and print what was kept and rejected."""
+    if arguments and arguments[0] in _VERBS:
+        verb: Callable[[list[str]], int] = import_module(_VERBS[arguments[0]]).main
+        return verb(arguments[1:])
+    from synth import load, run
+
+    run(load(arguments)).show()
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(friendly(main))
+    raise SystemExit(friendly(partial(main, sys.argv[1:])))

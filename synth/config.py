@@ -6,19 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from datamodules.errors import ConfigError, MissingPathError
 from datamodules.phrases import PhraseMatcher
 from datamodules.tables import Tables
+from synth.captions import CaptionStrategy, NounPhraseRemoval
 from synth.fills import Fill, TeleaFill
+from synth.selection import SelectionConfig
 
 if TYPE_CHECKING:
     from datamodules import RetrievalDataModule
 
 MAX_CLASSES = 256
+RUN = ".run"
+"""Folder in the output that an unfinished set has and a finished one has not."""
 SYNTHETIC_ID_BASE = 2**40
 
 
@@ -56,40 +60,55 @@ class SynthesisConfig:
 
     Attributes:
         data: data set to read: a data module by its name, or whatever is a `Source` by its class path.
-        output: folder to write; it appears when everything in it is finished.
+        output: folder to write; it is complete when it has a `protocol.json`.
         pairs: for each split to write with captions (for training), the splits of the data set that it comes from.
         queries: for each split to write without captions (for ODmAP), the splits that it comes from.
+        selection: what may be removed.
         fill: what stands where an object stood.
-        alpha1: largest covered share of a kept class, exclusive (equation 1).
-        alpha2: covered share from which a class is removed as well, exclusive (equation 2); 1 removes one class only.
-        alpha3: largest share of the image to remove, exclusive (equation 3).
-        dilation: pixels by which every removed box grows on each side.
+        caption: what writes the captions of pairs.
+        dilation: pixels by which every removed region grows on each side.
+        feather: width in pixels of the band inside the region in which fill and source are blended; 0 is none.
+        captions_per_image: `one` caption of an image, drawn by seed, gives a pair, or `all` that can give one each;
+            they share an image where they lose the same classes.
+        queries_per_image: `one` removal of an image, drawn by seed, gives a query, or `all` distinct ones do.
         seed: decides which classes, captions and images are drawn; the order and the workers do not.
         max_images: images to look at for each written split, drawn by seed; all by default.
-        workers: processes that fill and write images; 0 works in the main process.
+        workers: processes that read images, and fill them where the fill needs no GPU; 0 works in the main process.
+        batch_size: images that a fill or a captioner on a GPU takes at once.
+        trainer: options of Lightning's Trainer for the stage that fills, such as `devices` and `num_nodes`.
     """
 
     data: RetrievalDataModule | Source
     output: Path
     pairs: dict[str, list[str]] = field(default_factory=dict)
     queries: dict[str, list[str]] = field(default_factory=dict)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     fill: Fill = field(default_factory=TeleaFill)
-    alpha1: float = 0.4
-    alpha2: float = 0.8
-    alpha3: float = 0.7
+    caption: CaptionStrategy = field(default_factory=NounPhraseRemoval)
     dilation: int = 0
+    feather: int = 0
+    captions_per_image: Literal["one", "all"] = "one"
+    queries_per_image: Literal["one", "all"] = "one"
     seed: int = 0
     max_images: int | None = None
     workers: int = 0
+    batch_size: int = 8
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("alpha1", "alpha2", "alpha3"):
-            if not 0 < getattr(self, key) <= 1:
-                raise ConfigError(f"`{key}` is {getattr(self, key)}; give a share of an area above 0 and up to 1.")
-        for key, least in (("dilation", 0), ("seed", 0), ("max_images", 1), ("workers", 0)):
+        least = {"dilation": 0, "feather": 0, "seed": 0, "max_images": 1, "workers": 0, "batch_size": 1}
+        for key, lowest in least.items():
             value = getattr(self, key)
-            if value is not None and value < least:
-                raise ConfigError(f"`{key}` is {value}; give {least} or more.")
+            if value is not None and value < lowest:
+                raise ConfigError(f"`{key}` is {value}; give {lowest} or more.")
+        for key in ("captions_per_image", "queries_per_image"):
+            if getattr(self, key) not in ("one", "all"):
+                raise ConfigError(f"`{key}` is {getattr(self, key)!r}; give one or all.")
+        if self.captions_per_image == "all" and self.caption.needs_image:
+            raise ConfigError(
+                f"`captions_per_image` is all, but {type(self.caption).__name__} of `caption` sees the image alone and "
+                "would write the same for each; give one."
+            )
         _check_splits(self.pairs, self.queries)
 
     @property
@@ -124,11 +143,13 @@ def writing_to(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"`output` {output} cannot be written ({error.strerror}); name another folder.") from error
+        raise ConfigError(
+            f"`output` {output} cannot be written ({error.strerror or error}); make room or name another folder."
+        ) from error
 
 
 def check_output(output: Path) -> None:
-    """Make sure that a folder can be written.
+    """Make sure that a folder can be written: it is missing, empty, or holds a set that a run began.
 
     Folders above a relative path are made. Those above an absolute path must be there: a missing one is more often a
     slip or a disk that is not mounted.
@@ -144,10 +165,10 @@ def check_output(output: Path) -> None:
         raise MissingPathError(
             f"`output` is {output}, but there is no folder {output.parent}; create it or mend the path."
         )
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(
-            f"`output` is {output}, which exists and is no finished synthetic set; delete it or name another."
-        )
+    if not output.exists() or (output / RUN).is_dir():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise ConfigError(f"`output` is {output}, which exists and is no synthetic set; delete it or name another.")
 
 
 def check_source(config: SynthesisConfig) -> None:

@@ -1,38 +1,41 @@
-"""Runs a synthesis: plan every split, fill the images, write the set."""
+"""Runs a synthesis: plan every split, fill the images that are not there yet, merge what all ranks have made."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from datamodules.errors import AnnotationError, ConfigError, UnreadableImageError, UserError
-from synth import writer
-from synth.config import SynthesisConfig, check_output, check_source, load
-from synth.fills import box_mask
-from synth.plan import Plan, Planner
+from datamodules.errors import ConfigError
+from synth import shards, tally, workspace, writer
+from synth.config import SynthesisConfig, check_output, check_source, load, writing_to
+from synth.plan import Plan, Planner, furthest
+from synth.progress import Meter
 from synth.report import SplitCounts, Summary
 from synth.rules import Rule
+from synth.shards import Outcome
+from synth.stage import Stage, Unit, check_unreadable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-_Outcome: TypeAlias = dict[str, Any] | UserError
+    from synth.predict import Ranks
 
 
-def run(config: SynthesisConfig) -> Summary:
-    """Make a synthetic set, or do nothing where the same set is finished already.
+def run(config: SynthesisConfig, alone: bool = False) -> Summary:
+    """Make a synthetic set, go on with an unfinished one, or do nothing where the same set is finished already.
 
-    The set depends on the config and the data alone: not on the order of the images, the workers or the machine's
-    load. It appears in one step when all of it is written.
+    The set depends on the config and the data alone: not on the order of the images, the workers, the ranks or how
+    often the run was killed. It is complete when its `protocol.json` is there.
+
+    Args:
+        config: what to make.
+        alone: work in this process and its workers, without the Trainer and its options: for a run inside the run of
+            another Trainer, whose ranks and devices are not ours to use.
 
     Returns:
-        How many counterfactuals each split has, and what each rule rejected.
+        How many counterfactuals each split has, and what each rule rejected; no splits on ranks after the first.
 
     Raises:
         UserError: if the config does not fit the data set or the output folder, or a split comes out empty.
@@ -41,82 +44,169 @@ def run(config: SynthesisConfig) -> Summary:
         check_output(config.output)
     config.data.prepare_data()
     check_source(config)
-    finished = writer.read_finished(config)
-    if finished is not None:
+    if finished := _finished(config):
         return finished
-    with _progress() as progress:
-        return _Job(config, progress).run()
+    ranks = _Alone() if alone else _ranks(config)
+    with workspace.claimed(config.output) if ranks.is_first else nullcontext():
+        return _finished(config) or _make(config, ranks)
 
 
 def run_file(path: Path | str) -> None:
-    """Make the synthetic set of a yaml and print the closing table."""
-    run(load(path)).show()
+    """Make the synthetic set of a yaml inside another run, in its process alone, and print the closing tables."""
+    run(load(path), alone=True).show()
+
+
+def _ranks(config: SynthesisConfig) -> Ranks:
+    from synth.predict import Ranks
+
+    return Ranks(config)
+
+
+class _Alone:
+    """The one process where there is no Trainer; else like `Ranks`."""
+
+    is_first = True
+
+    def run(self, stage: Stage) -> None:
+        import torch
+
+        stage.start(0, 1, "cuda" if stage.on_device and torch.cuda.is_available() else "cpu")
+        with torch.inference_mode():
+            for batch in stage.loader(0, 1):
+                stage.step(batch)
+
+    def wait(self) -> None:
+        """Wait for nobody."""
+
+
+def _finished(config: SynthesisConfig) -> Summary | None:
+    """Return the summary of a set that is there, from which a kill may have kept the last act: to clear up."""
+    finished = writer.read_finished(config)
+    if finished is not None:
+        workspace.clear(config.output)
+    return finished
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """The plans of one split, and the counts so far, with every plan counted as kept."""
+    """What is planned for one split: the plans of each image that has some, and the counts if all of them work."""
 
-    plans: Sequence[Plan]
+    name: str
+    images: Sequence[list[Plan]]
     counts: SplitCounts
 
+    def units(self, config: SynthesisConfig) -> Iterator[Unit]:
+        """Yield the images to make; plans that lose the same classes share one."""
+        for plans in self.images:
+            shared: dict[str, list[Plan]] = {}
+            for plan in plans:
+                shared.setdefault(writer.file_name(config, plan), []).append(plan)
+            yield from (Unit(self.name, name, tuple(some)) for name, some in shared.items())
 
-@dataclass
-class _Job:
-    """One run: its config, where it shows its progress, and how many images it could not read so far."""
 
-    config: SynthesisConfig
-    progress: Progress
-    unreadable: int = 0
+def _make(config: SynthesisConfig, ranks: Ranks | _Alone) -> Summary:
+    with Meter(visible=ranks.is_first) as meter:
+        drafts = [_plan(config, name, meter) for name in config.splits]
+        if ranks.is_first:
+            workspace.begin(config.output, writer.identity(config))
+            with writing_to(config.output):
+                for name in config.splits:
+                    (config.output / name).mkdir(exist_ok=True)
+        _fill(config, drafts, ranks, meter)
+    try:
+        if ranks.is_first:
+            return _merge(config, drafts)
+    finally:
+        ranks.wait()
+    return Summary(config.output, {})
 
-    def run(self) -> Summary:
-        output, names = self.config.output, self.config.splits
-        drafts = {name: self.plan(name) for name in names}
-        with writer.drafting(output) as folder:
-            splits = {name: self.make(draft, folder / name) for name, draft in drafts.items()}
-            writer.finish(folder, self.config, splits)
-        return Summary(output, splits)
 
-    def plan(self, name: str) -> _Draft:
-        planner = Planner(self.config)
-        rows = planner.rows(self.config.splits[name])
-        stream = planner.pairs(rows) if name in self.config.pairs else planner.queries(rows)
-        plans, dropped = [], Counter[Rule]()
-        for outcome in self.progress.track(stream, total=len(rows), description=f"{name}: choose"):
-            if isinstance(outcome, Rule):
-                dropped[outcome] += 1
-            else:
-                plans.append(outcome)
-        counts = SplitCounts(len(rows), len(plans), dropped, planner.judged, planner.rejected)
-        return _Draft(plans, _not_empty(name, counts))
+def _plan(config: SynthesisConfig, name: str, meter: Meter) -> _Draft:
+    planner = Planner(config)
+    rows = planner.rows(config.splits[name])
+    stream = planner.pairs(rows) if name in config.pairs else planner.queries(rows)
+    images, dropped = [], Counter[Rule]()
+    for outcome in meter.track(stream, len(rows), f"{name}: choose"):
+        if isinstance(outcome, Rule):
+            dropped[outcome] += 1
+        else:
+            images.append(outcome)
+    refused = Counter[Rule]()
+    for (_, _, rule), count in planner.rejected.items():
+        refused[rule] += count
+    by_class = tally.rejected(planner.rejected, config.data.tables.class_names)
+    kept = sum(len(plans) for plans in images)
+    counts = SplitCounts(len(rows), len(images), kept, dropped, planner.judged, refused, by_class)
+    return _Draft(name, images, _not_empty(name, counts))
 
-    def make(self, draft: _Draft, folder: Path) -> SplitCounts:
-        """Write the images and the metadata of one split; an unreadable image moves from kept to dropped."""
-        folder.mkdir()
-        before = self.unreadable
-        with (folder / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
-            outcomes = _outcomes(_Work(self.config, folder, draft.plans), self.config.workers)
-            for outcome in self.progress.track(outcomes, len(draft.plans), description=f"{folder.name}: fill"):
-                if isinstance(outcome, UserError):
-                    self.tolerate(outcome)
-                else:
-                    metadata.write(json.dumps(outcome, ensure_ascii=False) + "\n")
-        lost = self.unreadable - before
-        dropped = {**draft.counts.dropped, Rule.UNREADABLE: lost}
-        return _not_empty(folder.name, replace(draft.counts, kept=draft.counts.kept - lost, dropped=dropped))
 
-    def tolerate(self, error: UserError) -> None:
-        """Name and count an unreadable image; any other error, or one too many, ends the run."""
-        if not isinstance(error, UnreadableImageError):
-            raise error
-        self.unreadable += 1
-        limit = self.config.data.max_unreadable
-        if self.unreadable > limit:
-            raise UnreadableImageError(
-                f"{self.unreadable} images cannot be read, more than `max_unreadable` {limit} of `data` allows; "
-                f"replace the files or raise the limit; the last is: {error}"
-            )
-        self.progress.console.print(str(error), markup=False)
+def _fill(config: SynthesisConfig, drafts: Sequence[_Draft], ranks: Ranks | _Alone, meter: Meter) -> None:
+    """Make what no shard has yet; of unreadable images, if there are too many, see whether they were mended."""
+    done = {draft.name: _done(config, draft.name) for draft in drafts}
+    units = [unit for draft in drafts for unit in draft.units(config)]
+    unreadable = {unit.plans[0].row for unit in units if _unread(done[unit.split].get(unit.file_name))}
+    if len(unreadable) > config.data.max_unreadable:
+        unreadable.clear()
+        done = {name: {key: each for key, each in some.items() if not _unread(each)} for name, some in done.items()}
+    todo = [unit for unit in units if unit.file_name not in done[unit.split]]
+    total, left = (Counter(unit.split for unit in some) for some in (units, todo))
+    bars = {name: meter.add(f"{name}: fill", total[name], total[name] - left[name]) for name in done}
+    if todo:
+        with Stage(config, todo, unreadable, meter, bars) as stage:
+            ranks.run(stage)
+
+
+def _done(config: SynthesisConfig, split: str) -> dict[str, Outcome]:
+    return shards.read(workspace.shard_folder(config.output, split), config.output / split)
+
+
+def _unread(outcome: Outcome | None) -> bool:
+    return outcome is not None and Rule.UNREADABLE in outcome.dropped.values()
+
+
+def _merge(config: SynthesisConfig, drafts: Sequence[_Draft]) -> Summary:
+    """Write the metadata in the order of the plans, count, and end the set."""
+    done = {draft.name: _done(config, draft.name) for draft in drafts}
+    units = [unit for draft in drafts for unit in draft.units(config)]
+    if missing := sum(unit.file_name not in done[unit.split] for unit in units):
+        raise ConfigError(
+            f"{missing} images of {len(units)} were not made, as if options in `trainer` had cut the run short; start "
+            "it again, and it goes on."
+        )
+    check_unreadable(config, {unit.plans[0].row for unit in units if _unread(done[unit.split][unit.file_name])})
+    splits = {draft.name: _merge_split(config, draft, done[draft.name]) for draft in drafts}
+    writer.finish(config, splits)
+    workspace.clear(config.output)
+    return Summary(config.output, splits)
+
+
+def _merge_split(config: SynthesisConfig, draft: _Draft, done: Mapping[str, Outcome]) -> SplitCounts:
+    dropped, by_class = Counter(draft.counts.dropped), Counter(draft.counts.tally)
+    kept = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal kept
+        for plans in draft.images:
+            found = [_row(config, plan, done) for plan in plans]
+            good = [each for each in found if not isinstance(each, Rule)]
+            dropped.update([] if good else [furthest(each for each in found if isinstance(each, Rule))])
+            by_class.update(tally.kept(good))
+            kept += len(good)
+            yield from good
+
+    writer.write_split(config.output / draft.name, rows())
+    used = draft.counts.images - dropped.total()
+    counts = replace(draft.counts, used=used, kept=kept, dropped=dropped, tally=by_class)
+    return _not_empty(draft.name, counts)
+
+
+def _row(config: SynthesisConfig, plan: Plan, done: Mapping[str, Outcome]) -> dict[str, Any] | Rule:
+    """Return the metadata of a counterfactual, or the rule that the fill stage dropped it by."""
+    outcome = done[writer.file_name(config, plan)]
+    caption = int(config.data.tables.caption_ids[plan.caption]) if plan.caption >= 0 else -1
+    if caption in outcome.texts:
+        return writer.row_of(config, plan, outcome.texts[caption])
+    return outcome.dropped[caption]
 
 
 def _not_empty(name: str, counts: SplitCounts) -> SplitCounts:
@@ -127,71 +217,3 @@ def _not_empty(name: str, counts: SplitCounts) -> SplitCounts:
         f"Split `{name}` of `pairs` or `queries` comes out empty, none of its {counts.images} images gives a "
         f"counterfactual{f': {reasons}' if reasons else ''}; name other splits, more images, or other alphas."
     )
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The images of one split as a data set for a loader: to get item i is to make and write image i."""
-
-    config: SynthesisConfig
-    folder: Path
-    plans: Sequence[Plan]
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __getitem__(self, index: int) -> _Outcome:
-        plan = self.plans[index]
-        try:
-            return self._write(plan)
-        except UserError as error:  # returned, since a loader would bury its one sentence in a worker's traceback
-            return error
-        except OSError as error:
-            return ConfigError(f"`output` {self.config.output} cannot be written ({error}); make room or name another.")
-
-    def _write(self, plan: Plan) -> dict[str, Any]:
-        from PIL import Image
-
-        tables = self.config.data.tables
-        image = self.config.data.read_image(plan.row)
-        size = (int(tables.widths[plan.row]), int(tables.heights[plan.row]))
-        if image.size != size:
-            raise AnnotationError(
-                f"Image {tables.files[plan.row]} has {image.width} x {image.height} pixels, but its annotation says "
-                f"{size[0]} x {size[1]}; mend the annotation file or the image."
-            )
-        row = writer.row_of(self.config, plan)
-        mask = box_mask(plan.removal.boxes, size, self.config.dilation)
-        Image.fromarray(self.config.fill(np.asarray(image), mask)).save(self.folder / row["file_name"])
-        return row
-
-
-def _outcomes(work: _Work, workers: int) -> Iterator[_Outcome]:
-    """Return the outcomes in order, made here or by worker processes."""
-    import cv2
-    from torch import Generator
-    from torch.utils.data import DataLoader
-
-    if workers:
-        cv2.setNumThreads(1)  # a forked worker would wait for ever on OpenCV's threads, which live here alone
-    loader: DataLoader[_Outcome] = DataLoader(
-        work,  # type: ignore[arg-type]  # a sequence will do
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=Generator(),  # its own: a run that makes its set first shall train like one that finds it
-    )
-    return iter(loader)
-
-
-def _as_it_is(outcome: Any) -> Any:
-    return outcome
-
-
-def _progress() -> Progress:
-    """Return a progress display on stderr: bars in a terminal, else one line for each stage at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True))

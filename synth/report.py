@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synth.rules import CANDIDATE_RULES, IMAGE_RULES, Rule
+from synth.tally import FILE, Tally
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,31 +21,36 @@ class SplitCounts:
 
     Attributes:
         images: images looked at.
+        used: images that gave a counterfactual.
         kept: counterfactuals written.
         dropped: images that gave none, by the rule that the best of their attempts failed.
         candidates: classes judged as candidates for removal, over all images.
         rejected: candidates that each rule of selection rejected.
+        tally: the same by class and pair of classes.
     """
 
     images: int
+    used: int
     kept: int
     dropped: Mapping[Rule, int] = field(default_factory=dict)
     candidates: int = 0
     rejected: Mapping[Rule, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as JSON, every rule with its count."""
+        """Return the counts as JSON, every rule with its count; the tally has a table of its own."""
         dropped = {rule.value: self.dropped.get(rule, 0) for rule in IMAGE_RULES}
         rejected = {rule.value: self.rejected.get(rule, 0) for rule in CANDIDATE_RULES}
-        numbers = {"images": self.images, "kept": self.kept, "candidates": self.candidates}
+        numbers = {"images": self.images, "used": self.used, "kept": self.kept, "candidates": self.candidates}
         return {**numbers, "dropped": dropped, "rejected": rejected}
 
     @staticmethod
-    def from_json(counts: Mapping[str, Any]) -> SplitCounts:
-        """Return the counts that `as_json` gave."""
+    def from_json(counts: Mapping[str, Any], tally: Tally) -> SplitCounts:
+        """Return the counts that `as_json` gave, with their tally."""
         rules = {rule.value: rule for rule in Rule}
         dropped, rejected = ({rules[key]: n for key, n in counts[by].items()} for by in ("dropped", "rejected"))
-        return SplitCounts(counts["images"], counts["kept"], dropped, counts["candidates"], rejected)
+        numbers = (counts[key] for key in ("images", "used", "kept"))
+        return SplitCounts(*numbers, dropped, counts["candidates"], rejected, tally)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class Summary:
             table.add_column(name, justify="right")
         counts = self.splits.values()
         table.add_row("images looked at", *_numbers(split.images for split in counts))
-        table.add_row("kept", *(f"{split.kept:,} ({split.kept / max(split.images, 1):.1%})" for split in counts))
+        table.add_row("images used", *(f"{each.used:,} ({each.used / max(each.images, 1):.1%})" for each in counts))
+        table.add_row("kept", *_numbers(split.kept for split in counts))
         for rule in IMAGE_RULES:
             _add(table, f"dropped: {rule.text}", [split.dropped.get(rule, 0) for split in counts])
         table.add_section()
@@ -79,11 +87,39 @@ class Summary:
             _add(table, f"rejected: {rule.text}", [split.rejected.get(rule, 0) for split in counts])
         return table
 
+    def class_table(self, most: int = 10) -> Table:
+        """Return the classes, and the pairs of classes, that the most candidates of all splits have to do with."""
+        from rich.table import Table
+
+        total = sum((Counter(split.tally) for split in self.splits.values()), Counter[tuple[str, str, str]]())
+        table = Table(title=f"The {most} classes and pairs with the most candidates; all are in {FILE}")
+        for column in ("class", "beside", "kept", *(f"rejected: {rule.text}" for rule in CANDIDATE_RULES)):
+            table.add_column(column, justify="left" if column in ("class", "beside") else "right")
+        outcomes = ("kept", *(rule.value for rule in CANDIDATE_RULES))
+        for alone in (True, False):
+            table.add_section()
+            for key in _largest(total, alone, most):
+                table.add_row(*key, *_numbers(total[*key, outcome] for outcome in outcomes))
+        return table
+
     def show(self) -> None:
-        """Print the closing table to stderr, where the progress was."""
+        """Print the closing tables to stderr, where the progress was; nothing on ranks after the first."""
         from rich.console import Console
 
-        Console(stderr=True).print(self.table())
+        if not self.splits:
+            return
+        console = Console(stderr=True)
+        console.print(self.table())
+        if any(split.tally for split in self.splits.values()):
+            console.print(self.class_table())
+
+
+def _largest(total: Tally, alone: bool, most: int) -> list[tuple[str, str]]:
+    sizes: Counter[tuple[str, str]] = Counter()
+    for (name, other, _), count in sorted(total.items()):
+        if alone == (other == ""):
+            sizes[name, other] += count
+    return [key for key, _ in sizes.most_common(most)]
 
 
 def _numbers(counts: Iterable[int]) -> list[str]:

@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.cache import draft_beside
 from datamodules.errors import ConfigError
-from synth import captions, selection
+from synth import selection, tally, workspace
 from synth.config import MAX_CLASSES, SYNTHETIC_ID_BASE, SynthesisConfig, writing_to
 from synth.plan import Plan
 from synth.report import SplitCounts, Summary
 
 PROTOCOL = "protocol.json"
+_OURS = re.compile(r"\d{12,}-\d{3}\.png|\..+\.\d+\.part")
 
 
-@contextmanager
-def drafting(output: Path) -> Iterator[Path]:
-    """Give a folder to write in that becomes `output` at the end, or vanishes where the work is broken off."""
-    draft = draft_beside(output)
-    try:
-        with writing_to(output):
-            draft.mkdir()
-        yield draft
-        with writing_to(output):
-            os.replace(draft, output)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def file_name(config: SynthesisConfig, plan: Plan) -> str:
+    """Return the name of an image, which has nothing but digits of the ids that it is made from."""
+    return f"{int(config.data.tables.image_ids[plan.row]):012d}-{plan.removal.candidate:03d}.png"
 
 
-def row_of(config: SynthesisConfig, plan: Plan) -> dict[str, Any]:
+def row_of(config: SynthesisConfig, plan: Plan, text: str) -> dict[str, Any]:
     """Return the metadata of one counterfactual: what the image is called, what it shows and where it comes from."""
     tables, removal = config.data.tables, plan.removal
     source = int(tables.image_ids[plan.row])
     caption = int(tables.caption_ids[plan.caption]) if plan.caption >= 0 else -1
     names = tables.class_names
     return {
-        "file_name": f"{source:012d}-{removal.candidate:03d}.png",
-        "text": plan.text,
+        "file_name": file_name(config, plan),
+        "text": text,
         "image_id": _new_id(source, removal.candidate),
         "caption_id": _new_id(caption, removal.candidate) if plan.caption >= 0 else -1,
         "source_image_id": source,
@@ -53,8 +42,8 @@ def row_of(config: SynthesisConfig, plan: Plan) -> dict[str, Any]:
         "removed_boxes": [[round(v, 3) for v in (a, b, c - a, d - b)] for a, b, c, d in removal.boxes.tolist()],
         "fill": config.fill.name,
         "fill_version": config.fill.version,
-        "caption_strategy": captions.STRATEGY,
-        "caption_version": captions.VERSION,
+        "caption_strategy": config.caption.name,
+        "caption_version": config.caption.version,
         "seed": config.seed,
     }
 
@@ -64,26 +53,29 @@ def _new_id(source: int, candidate: int) -> int:
 
 
 def identity(config: SynthesisConfig) -> dict[str, Any]:
-    """Return everything that decides what a set holds; `output` and `workers` do not."""
-    data, fill = config.data, config.fill
+    """Return as JSON everything that decides what a set holds; `output` and how the work is spread do not."""
+    data, fill, caption = config.data, config.fill, config.caption
+    options = {key: value for key, value in vars(fill).items() if not key.startswith("_")}
     named: dict[str, Any] = {
         "data": {
-            "class_path": f"{type(data).__module__}.{type(data).__qualname__}",
+            "class_path": _class_path(data),
             "fingerprint": data.tables.fingerprint,
             "matcher": data.matcher.version,
         },
         "pairs": config.pairs,
         "queries": config.queries,
-        "fill": {
-            "class_path": f"{type(fill).__module__}.{type(fill).__qualname__}",
-            "version": fill.version,
-            **vars(fill),
-        },
-        "captions": {"strategy": captions.STRATEGY, "version": captions.VERSION},
-        "selection": {"version": selection.VERSION},
+        "fill": {"class_path": _class_path(fill), "version": fill.version, **options},
+        "captions": {"class_path": _class_path(caption), "version": caption.version, **caption.identity()},
+        "selection": {"version": selection.VERSION, **vars(config.selection)},
     }
-    plain = ("alpha1", "alpha2", "alpha3", "dilation", "seed", "max_images")
-    return named | {key: getattr(config, key) for key in plain}
+    plain = ("dilation", "feather", "captions_per_image", "queries_per_image", "seed", "max_images")
+    named |= {key: getattr(config, key) for key in plain}
+    plainer: dict[str, Any] = json.loads(_json(named))
+    return plainer
+
+
+def _class_path(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def read_finished(config: SynthesisConfig) -> Summary | None:
@@ -97,17 +89,17 @@ def read_finished(config: SynthesisConfig) -> Summary | None:
         return None
     try:
         protocol = json.loads(path.read_text(encoding="utf-8"))
-        there = dict(_flat(protocol["config"]))
-        splits = {name: SplitCounts.from_json(counts) for name, counts in protocol["counts"].items()}
+        counted = tally.read(config.output / tally.FILE)
+        splits = {
+            name: SplitCounts.from_json(counts, counted.get(name, {})) for name, counts in protocol["counts"].items()
+        }
+        told = workspace.difference(protocol["config"], identity(config))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} (in `output`) is no protocol of this program; name another `output`.") from error
-    wanted = dict(_flat(json.loads(_json(identity(config)))))
-    for key in dict.fromkeys([*wanted, *there]):
-        if there.get(key) != wanted.get(key):
-            raise ConfigError(
-                f"`output` {config.output} holds a set made with `{key}` {there.get(key)!r} instead of "
-                f"{wanted.get(key)!r}; name another `output` or delete that folder."
-            )
+    if told:
+        raise ConfigError(
+            f"`output` {config.output} holds a set made with {told}; name another `output` or delete that folder."
+        )
     return Summary(config.output, splits, made=False)
 
 
@@ -115,20 +107,26 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, default=str)  # a fill of the user's may hold a path
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def write_split(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the metadata of a split in one step, and remove images that no row names, which broken runs may leave."""
+    named = set()
+    with writing_to(folder.parent):
+        with workspace.whole(folder / "metadata.jsonl") as draft, draft.open("w", encoding="utf-8") as metadata:
+            for row in rows:
+                named.add(row["file_name"])
+                metadata.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for path in folder.iterdir():
+            if path.name not in named and _OURS.fullmatch(path.name):
+                path.unlink()
 
 
-def finish(folder: Path, config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> None:
-    """Write the data set card, and last `protocol.json`, whose presence says that the set is complete."""
-    (folder / "README.md").write_text(_card(config, splits), encoding="utf-8")
-    counts = {name: split.as_json() for name, split in splits.items()}
-    protocol = {"config": identity(config), "counts": counts}
-    (folder / PROTOCOL).write_text(_json(protocol) + "\n", encoding="utf-8")
+def finish(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> None:
+    """Write the table of classes and the data set card, and last `protocol.json`: it says that the set is complete."""
+    folder, counts = config.output, {name: split.as_json() for name, split in splits.items()}
+    table = tally.as_csv({name: split.tally for name, split in splits.items()})
+    workspace.write_whole(folder / tally.FILE, table)
+    workspace.write_whole(folder / "README.md", _card(config, splits))
+    workspace.write_whole(folder / PROTOCOL, _json({"config": identity(config), "counts": counts}) + "\n")
 
 
 def _card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> str:
@@ -137,8 +135,8 @@ def _card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> str:
         [
             "# Counterfactual image-text pairs",
             "",
-            "In every image the objects of some classes are painted over, and the noun phrases that name them are",
-            f"taken out of the caption. Fill: {config.fill.name}; captions: {captions.STRATEGY}; seed: {config.seed}.",
+            "In every image the objects of some classes are painted over, and no caption names these classes.",
+            f"Fill: {config.fill.name}; captions: {config.caption.name}; seed: {config.seed}.",
             "Images and captions derive from the source data set and stay under its licence.",
             "",
             "| split | source images | counterfactuals |",
@@ -147,6 +145,7 @@ def _card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> str:
             "",
             "Each split is an image folder with `metadata.jsonl`: `text` goes with `file_name`; `removed` and `kept`",
             "are classes, `removed_boxes` are x, y, width, height in pixels, `source_*` says where a row comes from.",
+            "Rows of one `image_id` share an image. `classes.csv` counts what was kept and rejected by class.",
             "Splits whose `text` is empty hold query images. `protocol.json` has the whole config and all counts.",
             "",
         ]

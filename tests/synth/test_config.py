@@ -16,8 +16,9 @@ from synth import SynthesisConfig
 def test_bad_configs_name_key_and_cure(data, tmp_path):
     config = SynthesisConfig(data, tmp_path / "out", pairs={"train": ["train"]}, queries={"test": ["test"]})
     wrong = {
-        r"`alpha1` is 1\.5": {"alpha1": 1.5},
-        r"`alpha3` is 0": {"alpha3": 0.0},
+        r"`batch_size` is 0": {"batch_size": 0},
+        r"`feather` is -2": {"feather": -2},
+        r"`queries_per_image` is 'some'": {"queries_per_image": "some"},
         r"`dilation` is -1": {"dilation": -1},
         r"`max_images` is 0": {"max_images": 0},
         r"both empty": {"pairs": {}, "queries": {}},
@@ -83,7 +84,9 @@ def test_a_misspelled_key_of_a_data_module_is_the_only_complaint(tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "code", "texts"),
     [
-        (["--alpha1", "7"], 1, ["`alpha1` is 7.0"]),
+        (["--selection.alpha1", "7"], 1, ["`selection.alpha1` is 7.0"]),
+        (["--trainer.devises", "2"], 1, ["`trainer`", "devises"]),
+        (["--captions_per_image", "some"], 2, ["captions_per_image", "one", "all"]),
         (["--pairs", "{train: [trian]}"], 1, ["`trian`", "train, restval, val, test"]),
         (["--fill", "MaenFill"], 2, ["MaenFill", "MeanFill"]),
         (["--sead", "1"], 2, ["sead", "seed"]),

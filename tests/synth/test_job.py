@@ -12,8 +12,10 @@ from PIL import Image
 import synth
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError
 from synth import SynthesisConfig, job
+from synth.captions import PromptCaptions
 from synth.fills import BlurFill, MeanFill, ZeroFill
 from synth.rules import Rule
+from synth.selection import SelectionConfig
 
 BASE = 2**40
 SPLITS = {"pairs": {"train": ["train", "restval"]}, "queries": {"val": ["val"], "test": ["test"]}}
@@ -84,13 +86,13 @@ def test_the_protocol_has_config_and_counts(config):
     assert protocol["config"]["fill"] == {"class_path": "synth.fills.ZeroFill", "version": 1}
     assert protocol["config"]["pairs"] == SPLITS["pairs"]
     train = protocol["counts"]["train"]
-    assert (train["images"], train["kept"]) == (5, 3)
+    assert (train["images"], train["used"], train["kept"]) == (5, 3, 3)
     assert train["dropped"] == {rule.value: 0 for rule in synth.report.IMAGE_RULES} | {
         "few_classes": 1,
         "no_kept_word": 1,
     }
     assert (train["candidates"], train["rejected"]["nothing_kept"]) == (10, 1)
-    assert train["images"] == train["kept"] + sum(train["dropped"].values())
+    assert train["images"] == train["used"] + sum(train["dropped"].values())
     assert summary.splits["train"].dropped[Rule.NO_KEPT_WORD] == 1
 
 
@@ -146,7 +148,7 @@ def test_max_images_draws_some(config):
 def test_a_finished_set_is_left_alone(config, monkeypatch):
     first = synth.run(config)
     before = {path: path.stat().st_mtime_ns for path in config.output.rglob("*")}
-    monkeypatch.setattr(job, "_Job", None)
+    monkeypatch.setattr(job, "_make", None)
     again = synth.run(replace(config, workers=3))
     assert (first.made, again.made) == (True, False)
     assert {name: counts.as_json() for name, counts in again.splits.items()} == {
@@ -160,8 +162,9 @@ def test_a_finished_set_is_left_alone(config, monkeypatch):
     [
         ({"seed": 1}, "`seed` 0 instead of 1"),
         ({"fill": MeanFill()}, "`fill.class_path` 'synth.fills.ZeroFill' instead of 'synth.fills.MeanFill'"),
-        ({"alpha2": 0.9}, "`alpha2` 0.8 instead of 0.9"),
+        ({"selection": SelectionConfig(alpha2=0.9)}, "`selection.alpha2` 0.8 instead of 0.9"),
         ({"queries": {"val": ["val"]}}, "`queries.test`"),
+        ({"caption": PromptCaptions()}, "`captions.class_path`"),
     ],
 )
 def test_another_config_is_refused_with_the_key_that_differs(config, change, key):
@@ -186,28 +189,6 @@ def test_a_run_takes_nothing_from_the_generator_of_a_model(config, workers):
     torch.manual_seed(0)
     synth.run(replace(config, workers=workers))
     assert torch.equal(torch.rand(1), expected)
-
-
-def test_what_appears_in_the_output_meanwhile_is_not_overwritten(config, monkeypatch):
-    def finish(*_):
-        config.output.mkdir()
-        (config.output / "theirs").touch()
-
-    monkeypatch.setattr(job.writer, "finish", finish)
-    with pytest.raises(ConfigError, match=r"`output` .* cannot be written"):
-        synth.run(config)
-    assert [path.name for path in config.output.parent.glob("*out*")] == ["out"]
-    assert [path.name for path in config.output.iterdir()] == ["theirs"]
-
-
-def test_a_broken_run_leaves_nothing(config, monkeypatch):
-    def fail(self, image, mask):
-        raise RuntimeError("out of paint")
-
-    monkeypatch.setattr(ZeroFill, "paint", fail)
-    with pytest.raises(RuntimeError, match="out of paint"):
-        synth.run(config)
-    assert not list(config.output.parent.glob("*out*"))
 
 
 def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys):
@@ -238,7 +219,7 @@ def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_
         synth.run(replace(config, pairs={"train": ["restvall"]}))
     config.output.mkdir()
     (config.output / "thesis.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="no finished synthetic set"):
+    with pytest.raises(ConfigError, match="exists and is no synthetic set"):
         synth.run(config)
     assert (config.output / "thesis.txt").exists()
     boxless = type(data)(str(tmp_path / "boxless"))
