@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SIDE = 480  # pixels of the longer side of a thumbnail: sharp on a phone, 40 KB as JPEG
-_OUTLINE = ((5, "#000000"), (3, "#ff3b30"))  # width and colour of a box's outline: red on black shows on any picture
+_OUTLINE = ((7, "#000000"), (4, "#ff3b30"))  # width and colour of a box's outline: red on black shows on any picture
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
 
 
@@ -119,7 +119,7 @@ def _card(example: Example) -> str:
 
 def _figure(image: Image.Image, name: str) -> str:
     file = BytesIO()
-    image.save(file, "JPEG", quality=85)
+    image.save(file, "JPEG", quality=85, subsampling=0)  # thin red lines keep their red
     data = b64encode(file.getvalue()).decode()
     size = f'width="{image.width}" height="{image.height}"'
     return (

@@ -14,7 +14,8 @@ from datamodules.synthetic_set import SyntheticSet
 from synth.config import SynthesisConfig
 
 _CHUNK = 65536
-MEASURES = ("phi", "lift", "pmi")
+_MEASURES = ("phi", "lift", "pmi")
+ORDERS = ("phi", "lift")  # PMI, the logarithm of the lift, has the same order
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def pairs(change: Change, min_count: int = 1, by: str = "phi") -> list[Pair]:
     Args:
         change: counts before and after.
         min_count: least number of originals with both classes; lift and PMI favour rare pairs without it.
-        by: measure of the originals that orders the pairs: "phi", "lift" or "pmi"; ties stay in the order of classes.
+        by: measure of the originals that orders the pairs, one of `ORDERS`; ties stay in the order of classes.
 
     Example:
         >>> before = Cooccurrence.of(np.array([[1, 1], [1, 1], [0, 0]], bool))
@@ -145,7 +146,7 @@ def pairs(change: Change, min_count: int = 1, by: str = "phi") -> list[Pair]:
 
 def _pair(change: Change, a: int, b: int) -> Pair:
     both = (change.before, change.after)
-    numbers = [float(getattr(each, name)[a, b]) for name in MEASURES for each in both]
+    numbers = [float(getattr(each, name)[a, b]) for name in _MEASURES for each in both]
     given = [float(each.conditional[place]) for place in ((a, b), (b, a)) for each in both]
     together = (int(each.together[a, b]) for each in both)
     return Pair(change.class_names[a], change.class_names[b], *together, *given, *numbers)
@@ -176,8 +177,9 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     shown = np.zeros((len(tables), len(names)), dtype=bool)
     shown[tables.object_images, tables.categories] = True
     images, captions = Cooccurrence.of(shown[rows]), Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
+    _, first = np.unique(made.image_ids, return_index=True)  # an image may have several captions
     named = data.matcher.mentions(list(made.texts))
     return {
-        "images": Change(images, images + Cooccurrence.of(made.kept), names),
+        "images": Change(images, images + Cooccurrence.of(made.kept[first]), names),
         "captions": Change(captions, captions + Cooccurrence.of(named), names),
     }

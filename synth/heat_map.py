@@ -26,8 +26,8 @@ class Panel:
 
     Attributes:
         title: what stands above it.
-        values: `[C, C]`; what is not a number is grey.
-        limit: the value of the darkest colour; 0 is white.
+        values: `[C, C]`; 0 is left white, and what is not a number is grey.
+        limit: the value of the darkest colour.
         cell: text of a tooltip, with `{row}`, `{column}` and `{value}` in it.
     """
 
@@ -50,11 +50,11 @@ def conditional_figure(change: Change, what: str) -> str:
     seen = np.flatnonzero(change.before.counts)
     before, after = (_off_diagonal(each.conditional[np.ix_(seen, seen)]) for each in (change.before, change.after))
     limit, moved = _largest(before, after), _largest(after - before)
-    cell = f"share of the {what} with {{row}} that have {{column}}: {{value}}"
+    cell = "P({column} | {row}) = {value}"
     panels = [
-        Panel(f"P(column | row), {change.before.total:,} {what} before", before, limit, f"{cell} before"),
-        Panel(f"P(column | row), {change.after.total:,} {what} after", after, limit, f"{cell} after"),
-        Panel("after - before", after - before, moved, f"change of the {cell}"),
+        Panel(f"P(column | row), {change.before.total:,} {what} before", before, limit, cell),
+        Panel(f"P(column | row), {change.after.total:,} {what} after", after, limit, cell),
+        Panel("after - before", after - before, moved, "change of P({column} | {row}): {value}"),
     ]
     return draw(panels, [change.class_names[index] for index in seen])
 
@@ -101,7 +101,8 @@ def _panel(panel: Panel, names: Sequence[str], side: float, margin: float) -> It
         middle = (index + 0.5) * side + 4
         yield f'<text class="row" x="{left - 6:.0f}" y="{top + middle:.1f}">{name}</text>'
         yield f'<text transform="translate({left + middle:.1f} {top - 6:.0f}) rotate(-90)">{name}</text>'
-    for (row, column), value in np.ndenumerate(panel.values):
+    for row, column in np.argwhere(panel.values != 0).tolist():  # zeros are as white as the page
+        value = float(panel.values[row, column])
         text = escape(panel.cell.format(row=names[row], column=names[column], value=f"{value:.3f}"))
         place = f'x="{left + column * side:.1f}" y="{top + row * side:.1f}" width="{side:.1f}" height="{side:.1f}"'
         yield f'<rect {place} fill="{colour(value, panel.limit)}"><title>{text}</title></rect>'

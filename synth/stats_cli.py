@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synth.cooccurrence import MEASURES, Change, Cooccurrence, Pair, measure, pairs
+from synth.cooccurrence import ORDERS, Change, Cooccurrence, Pair, measure, pairs
 from synth.finished import FinishedSetParser, positive, writing_results
 from synth.heat_map import conditional_figure
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("a", "b", "together", "P(b | a)", "P(a | b)", "phi", "lift", "PMI")
+_COLUMNS = ("a", "b", "together", "P(b | a), %", "P(a | b), %", "phi", "lift")
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +47,7 @@ def _parser() -> FinishedSetParser:
     parser.add_argument(
         "--min_count", type=positive, default=10, metavar="N", help="least originals with both classes; default: 10"
     )
-    parser.add_argument("--by", choices=MEASURES, default="phi", help="what orders the pairs; default: phi")
+    parser.add_argument("--by", choices=ORDERS, default="phi", help="what orders the pairs; default: phi")
     return parser
 
 
@@ -97,7 +97,7 @@ def table(what: str, change: Change, most: Sequence[Pair], by: str) -> Table:
 
     made = change.after.total - change.before.total
     title = f"{what}: {change.before.total:,} originals, {made:,} synthetic; most spurious pairs by {by}"
-    shown = Table(title=title, title_justify="left", caption="before > after (change)", caption_justify="left")
+    shown = Table(title=title, title_justify="left", caption="before -> after (change)", caption_justify="left")
     for number, column in enumerate(_COLUMNS):
         shown.add_column(column, justify="left" if number < 2 else "right")
     for pair in most:
@@ -106,17 +106,23 @@ def table(what: str, change: Change, most: Sequence[Pair], by: str) -> Table:
 
 
 def _cells(pair: Pair) -> list[str]:
-    moved = [
-        f"{before:.3f} > {after:.3f} ({after - before:+.3f})"
-        for before, after in (
-            (pair.a_to_b_before, pair.a_to_b_after),
-            (pair.b_to_a_before, pair.b_to_a_after),
-            (pair.phi_before, pair.phi_after),
-        )
+    return [
+        f"{pair.together_before:,} -> {pair.together_after:,}",
+        _moved(100 * pair.a_to_b_before, 100 * pair.a_to_b_after, 1),
+        _moved(100 * pair.b_to_a_before, 100 * pair.b_to_a_after, 1),
+        _moved(pair.phi_before, pair.phi_after, 3),
+        f"{pair.lift_before:.2f} -> {pair.lift_after:.2f}",
     ]
-    together = f"{pair.together_before:,} > {pair.together_after:,}"
-    lift, pmi = f"{pair.lift_before:.2f} > {pair.lift_after:.2f}", f"{pair.pmi_before:.2f} > {pair.pmi_after:.2f}"
-    return [together, *moved, lift, pmi]
+
+
+def _moved(before: float, after: float, digits: int) -> str:
+    """Return both values and their change.
+
+    Example:
+        >>> _moved(81.24, 74.3, 1)
+        '81.2 -> 74.3 (-6.9)'
+    """
+    return f"{before:.{digits}f} -> {after:.{digits}f} ({after - before:+.{digits}f})"
 
 
 def _verdict(most: Sequence[Pair]) -> str:

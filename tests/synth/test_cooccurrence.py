@@ -18,7 +18,7 @@ from datamodules.errors import ConfigError
 from datamodules.scenes.scene import SceneModel
 from datamodules.scenes.vocabulary import vocabulary
 from synth import SynthesisConfig
-from synth.cooccurrence import MEASURES, Change, Cooccurrence, measure, pairs
+from synth.cooccurrence import ORDERS, Change, Cooccurrence, measure, pairs
 from synth.fills import ZeroFill
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/coco-sample"
@@ -65,7 +65,7 @@ def test_counts_are_exact_beyond_one_chunk():
     assert Cooccurrence.of(table).together.tolist() == [[200_001, 100_000], [100_000, 100_000]]
 
 
-@pytest.mark.parametrize("by", MEASURES)
+@pytest.mark.parametrize("by", ORDERS)
 def test_pairs_come_by_the_measure_and_only_where_there_are_enough(by):
     table = np.random.default_rng(0).random((60, 6)) < [0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
     before = Cooccurrence.of(table)
@@ -81,7 +81,9 @@ def test_pairs_come_by_the_measure_and_only_where_there_are_enough(by):
         assert pair.b_to_a_before == before.conditional[b, a]
         assert pair.b_to_a_after == change.after.conditional[b, a]
         assert pair.together_after == change.after.together[a, b]
-        assert getattr(pair, f"{by}_after") == getattr(change.after, by)[a, b]
+        for measured in ("phi", "lift", "pmi"):
+            assert getattr(pair, f"{measured}_before") == getattr(before, measured)[a, b]
+            assert getattr(pair, f"{measured}_after") == getattr(change.after, measured)[a, b]
 
 
 def test_pairs_that_never_meet_and_classes_in_every_image_are_no_stumbling_block():
@@ -129,6 +131,18 @@ def test_a_finished_set_is_counted_beside_its_source(data, tmp_path):
     for what, (before, added) in expected.items():
         assert_counts(changes[what].before, before)
         assert_counts(changes[what].after, before + added)
+
+
+def test_a_synthetic_image_with_two_captions_is_one_image(data, tmp_path):
+    config = SynthesisConfig(data, tmp_path / "out", pairs={"train": ["train"]}, fill=ZeroFill())
+    synth.run(config)
+    once = measure(config)
+    with (config.output / "train/metadata.jsonl").open("r+") as file:
+        row = json.loads(file.readlines()[0])
+        file.write(json.dumps(row | {"caption_id": row["caption_id"] + 1}) + "\n")
+    twice = measure(config)
+    assert np.array_equal(twice["images"].after.together, once["images"].after.together)
+    assert twice["captions"].after.total == once["captions"].after.total + 1
 
 
 def named(matcher, captions):
