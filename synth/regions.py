@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.instances import TOLERANCE
-from synth.fills import box_mask
+from synth.fills import box_mask, dilated
 
 if TYPE_CHECKING:
     from synth.selection import Removal
@@ -33,14 +33,9 @@ def region_mask(removal: Removal, image_size: tuple[int, int], dilation: int = 0
     """
     if removal.outline is None:
         return box_mask(removal.boxes, image_size, dilation)
-    import cv2
     from pycocotools import mask
 
-    pixels = mask.decode(removal.outline)
-    if dilation:
-        side = 2 * dilation + 1
-        pixels = cv2.dilate(pixels, np.ones((side, side), np.uint8))
-    return np.asarray(pixels, dtype=bool)
+    return dilated(mask.decode(removal.outline).astype(bool), dilation)
 
 
 def run_lengths(segmentation: str, image_size: tuple[int, int]) -> RunLengths:
