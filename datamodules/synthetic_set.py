@@ -133,7 +133,8 @@ def check_finished(root: Path) -> None:
         raise MissingPathError(f"Synthetic set {root} (key `synthetic`) does not exist: {_MEND}.")
     if not is_finished(root):
         raise ConfigError(
-            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: delete it and {_MEND}."
+            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: {_MEND},"
+            " which goes on where it was."
         )
 
 

@@ -49,8 +49,8 @@ class SplitCounts:
         """Return the counts that `as_json` gave, with their tally."""
         rules = {rule.value: rule for rule in Rule}
         dropped, rejected = ({rules[key]: n for key, n in counts[by].items()} for by in ("dropped", "rejected"))
-        numbers = (counts[key] for key in ("images", "used", "kept"))
-        return SplitCounts(*numbers, dropped, counts["candidates"], rejected, tally)
+        images, used, kept = (counts[key] for key in ("images", "used", "kept"))
+        return SplitCounts(images, used, kept, dropped, counts["candidates"], rejected, tally)
 
 
 @dataclass(frozen=True)

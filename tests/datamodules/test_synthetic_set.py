@@ -56,7 +56,7 @@ def test_an_unfinished_set_names_the_command(world):
     assert is_finished(world.synthetic)
     (world.synthetic / "protocol.json").unlink()
     assert not is_finished(world.synthetic)
-    with pytest.raises(ConfigError, match=r"unfinished.*delete it and .*python -m synth"):
+    with pytest.raises(ConfigError, match=r"unfinished.*python -m synth.*goes on where it was"):
         read(world, "train")
 
 

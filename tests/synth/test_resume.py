@@ -275,7 +275,7 @@ def test_a_second_run_on_the_same_output_refuses(config, undisturbed, script):
 @pytest.mark.ddp
 def test_two_ranks_make_the_same_files_as_one(config, undisturbed, script):
     process = script(alone=False, trainer={"devices": 2, "strategy": "ddp"})
-    assert process.wait(300) == 0, process.stderr.read()
+    assert process.wait(500) == 0, process.stderr.read()
     assert contents(config.output) == undisturbed
 
 
