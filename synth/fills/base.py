@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synth.fills.masks import Mask, Pixels
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Fill(ABC):
@@ -81,9 +78,6 @@ class Fill(ABC):
     @abstractmethod
     def paint(self, image: Pixels, mask: Mask) -> Pixels:
         """Return an image, or one colour `[3]`, whose pixels inside the mask are to be used; the mask is not empty."""
-
-    def to(self, device: torch.device | str) -> None:  # noqa: B027 (most fills have nothing to move)
-        """Move what the fill computes with to a device."""
 
 
 def mean_colour(image: Pixels, mask: Mask) -> Pixels:

@@ -64,7 +64,7 @@ class DiffusersFill(NetworkFill):
                 "run `pip install 'odmap[diffusers]'` or choose another fill."
             ) from error
         try:
-            pipeline = AutoPipelineForInpainting.from_pretrained(self.model, torch_dtype=getattr(torch, self.dtype))
+            pipeline = AutoPipelineForInpainting.from_pretrained(self.model)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
@@ -72,7 +72,7 @@ class DiffusersFill(NetworkFill):
                 "mend the id or the path."
             ) from error
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        return pipeline.to(getattr(torch, self.dtype))
 
     def paint_batch(self, images: Pixels, masks: Mask) -> Pixels:
         """Return what the pipeline paints; an image that its safety checker blackens keeps the mean colour."""

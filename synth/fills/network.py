@@ -93,10 +93,22 @@ class NetworkFill(Fill):
         for view in views:
             alike[view.mask.shape].append(view)
         for group in alike.values():
-            painted = self.paint_batch(np.stack([v.pixels for v in group]), np.stack([v.mask for v in group]))
-            for view, pixels in zip(group, painted, strict=True):
+            for view, pixels in zip(group, self._painted(group), strict=True):
                 view.painted = pixels
         return [view.restored() for view in views]
+
+    def _painted(self, group: Sequence[_View]) -> Pixels:
+        import torch
+
+        images, masks = np.stack([view.pixels for view in group]), np.stack([view.mask for view in group])
+        try:
+            return self.paint_batch(images, masks)
+        except torch.OutOfMemoryError as error:
+            number, height, width = masks.shape
+            raise ConfigError(
+                f"`fill` is {type(self).__name__}, whose device has no memory for {number} images of {width} x {height} "
+                "at once; lower `batch_size` or the fill's `max_side`."
+            ) from error
 
 
 class _View:

@@ -193,6 +193,15 @@ def test_a_network_of_ones_own_is_one_class_and_moves():
     assert not MeanFill.on_device
 
 
+def test_a_full_device_names_the_keys(monkeypatch):
+    def refuse(self, images, masks):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(GreyFill, "paint_batch", refuse)
+    with pytest.raises(ConfigError, match="no memory for 1 images of 20 x 20 at once; lower `batch_size`"):
+        GreyFill(9)(noise(16, 18), np.eye(16, 18, dtype=bool))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_pixels(lama):
     fill, image, mask = lama(Painter()), noise(50, 60), box_mask([[5, 5, 25, 20]], (60, 50))
