@@ -106,8 +106,8 @@ class NetworkFill(Fill):
         except torch.OutOfMemoryError as error:
             number, height, width = masks.shape
             raise ConfigError(
-                f"`fill` is {type(self).__name__}, whose device has no memory for {number} images of {width} x {height} "
-                "at once; lower `batch_size` or the fill's `max_side`."
+                f"`fill` is {type(self).__name__}, whose device has no memory for {number} images of {width} x "
+                f"{height} at once; lower `batch_size` or the fill's `max_side`."
             ) from error
 
 
