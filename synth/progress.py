@@ -16,7 +16,7 @@ class Meter:
     """Shows on stderr how much of each task is done; a context manager.
 
     Args:
-        visible: False shows nothing, for all ranks but one.
+        visible: False shows no progress, for all ranks but one; what is said is printed all the same.
         every: seconds between two lines where stderr is no terminal.
     """
 
@@ -24,10 +24,10 @@ class Meter:
         from rich.console import Console
         from rich.progress import Progress
 
-        self._console = Console(stderr=True, quiet=not visible)
+        self._console = Console(stderr=True)
         in_lines = not self._console.is_terminal
         self._bars = Progress(*_columns(), console=self._console, disable=in_lines or not visible)
-        self._every = every if in_lines else float("inf")
+        self._every = every if in_lines and visible else float("inf")
         self._last = time.monotonic()
 
     def __enter__(self) -> Meter:

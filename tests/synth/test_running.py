@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import synth
 from datamodules.errors import ConfigError
@@ -184,10 +183,7 @@ def test_the_table_of_classes_counts_what_was_kept_and_rejected(config):
 
 def test_the_closing_tables_have_classes_and_pairs(config, capsys):
     synth.run(config, alone=True).show()
-    console = Console(width=200, record=True, quiet=True)
-    console.print(synth.run(config, alone=True).class_table(2))
-    lines = [line for line in console.export_text().splitlines() if "│" in line or "|" in line]
-    assert len(lines) == 4
+    assert synth.run(config, alone=True).class_table(2).row_count == 4
     assert "classes.csv" in capsys.readouterr().err
 
 
@@ -232,5 +228,5 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(capsys):
 def test_only_one_rank_shows_its_progress(capsys):
     with Meter(visible=False, every=0.0) as meter:
         list(meter.track(range(5), 5, "choose"))
-        meter.say("unreadable")
-    assert capsys.readouterr().err == ""
+        meter.say("Image 7 cannot be read.")
+    assert capsys.readouterr().err == "Image 7 cannot be read.\n"
