@@ -5,11 +5,7 @@ from synth.captions.model import CaptioningModel
 from synth.captions.noun_phrases import NounPhraseRemoval, remove_phrases
 from synth.captions.prompts import PromptCaptions
 
-STRATEGY, VERSION = NounPhraseRemoval.name, NounPhraseRemoval.version
-
 __all__ = [
-    "STRATEGY",
-    "VERSION",
     "CaptionRequest",
     "CaptionStrategy",
     "CaptioningModel",

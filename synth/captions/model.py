@@ -114,31 +114,33 @@ class CaptioningModel(CaptionStrategy):
 
     def _load(self) -> _Captioner:
         if self._loaded is None:
-            from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
-
-            model = self._from_pretrained(AutoModelForImageTextToText, dtype=self.dtype)
-            loaded = _Captioner(model, *map(self._from_pretrained, (AutoImageProcessor, AutoTokenizer)))
-            _check_parts(self.model, loaded)
-            model.eval().to(self._device)
+            try:
+                loaded = self._parts(local_files_only=True)
+            except ConfigError:
+                if Path(self.model).exists():
+                    raise
+                loaded = self._parts(local_files_only=False)
+            loaded.model.eval().to(self._device)
             self._loaded = loaded
         return self._loaded
 
-    def _from_pretrained(self, part: Any, **options: Any) -> Any:
+    def _parts(self, **where: Any) -> _Captioner:
         from safetensors import SafetensorError
+        from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+        where["revision"] = self.revision
         try:
-            try:
-                return part.from_pretrained(self.model, revision=self.revision, local_files_only=True, **options)
-            except OSError:
-                if Path(self.model).exists():
-                    raise
-                return part.from_pretrained(self.model, revision=self.revision, **options)
+            processors = (part.from_pretrained(self.model, **where) for part in (AutoImageProcessor, AutoTokenizer))
+            model = AutoModelForImageTextToText.from_pretrained(self.model, dtype=self.dtype, **where)
+            loaded = _Captioner(model, *processors)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ConfigError(
                 f"`model` {self.model} of CaptioningModel cannot be loaded ({reason}); give a folder with the model, "
                 f"its image processor and its tokenizer, or the id of an image-to-text model on the Hugging Face hub."
             ) from error
+        _check_parts(self.model, loaded)
+        return loaded
 
 
 class _Captioner(NamedTuple):

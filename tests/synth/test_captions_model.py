@@ -158,6 +158,34 @@ def test_a_folder_without_a_part_is_refused_in_one_sentence(folder, tmp_path, lo
         captioner(tmp_path).write(requests(images(1)))
 
 
+def test_the_hub_is_asked_only_for_an_id_that_is_not_whole_here(monkeypatch):
+    strategy, asked = CaptioningModel("some/model"), []
+
+    def parts(**where):
+        asked.append(where)
+        if where["local_files_only"]:
+            raise ConfigError("not here")
+        raise ConfigError("nor there")
+
+    monkeypatch.setattr(strategy, "_parts", parts)
+    with pytest.raises(ConfigError, match="nor there"):
+        strategy.write(requests(images(1)))
+    assert asked == [{"local_files_only": True}, {"local_files_only": False}]
+
+
+def test_a_folder_is_never_looked_up_on_the_hub(monkeypatch, tmp_path):
+    strategy, asked = CaptioningModel(str(tmp_path)), []
+
+    def parts(**where):
+        asked.append(where)
+        raise ConfigError("not whole")
+
+    monkeypatch.setattr(strategy, "_parts", parts)
+    with pytest.raises(ConfigError, match="not whole"):
+        strategy.write(requests(images(1)))
+    assert asked == [{"local_files_only": True}]
+
+
 def test_an_id_that_is_not_at_hand_is_refused_in_one_sentence():
     with pytest.raises(ConfigError, match="`model` nobody/no-such-captioner of CaptioningModel cannot be loaded"):
         CaptioningModel("nobody/no-such-captioner").write(requests(images(1)))
