@@ -167,6 +167,15 @@ def test_a_rejection_names_the_class_that_would_be_covered_most(tmp_path):
     assert next(select(tables, np.array([0]), SelectionConfig()))[0] == Rejection(0, Rule.GAP, against=2)
 
 
+def test_without_the_recheck_what_joined_may_cover_a_class(tmp_path):
+    # 1 lies inside 0 by 0.85 and joins; what it adds covers half of 2, which 0 alone does not touch
+    image = [(0, (0, 0, 17, 2), 0, ""), (1, (0, 0, 20, 2), 0, ""), (2, (17, 0, 6, 2), 0, "")]
+    tables = write(tmp_path / "tables", [image])
+    strict, lax = (next(select(tables, np.array([0]), SelectionConfig(recheck=check)))[0] for check in (True, False))
+    assert strict == Rejection(0, Rule.REGION, against=2)
+    assert (lax.removed, lax.kept) == ({0, 1}, {2})
+
+
 def test_the_mask_of_a_removal_grows_like_a_box(tmp_path):
     box = (5, 4, 6, 3)
     image = [(category, b, 0, outline(painted(b))) for category, b in enumerate([box, (15, 10, 4, 4)])]
