@@ -80,8 +80,13 @@ class Ranks:
 
     def run(self, stage: Stage) -> None:
         """Fill on all ranks, and return when all are done."""
-        with _quiet():
-            self._trainer.predict(_Predictor(stage), return_predictions=False)
+        try:
+            with _quiet():
+                self._trainer.predict(_Predictor(stage), return_predictions=False)
+        except SystemExit as exit_:
+            if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning hides it, our commands say "interrupted"
+                raise exit_.__context__ from None
+            raise
         self.wait()
 
     def wait(self) -> None:

@@ -145,6 +145,17 @@ def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypa
     assert contents(config.output) == undisturbed
 
 
+def test_an_interrupted_run_says_so_and_goes_on(config, undisturbed, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(ZeroFill, "paint", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            synth.run(config)
+    signal.signal(signal.SIGINT, before)  # Lightning ignores further ones while it shuts down
+    synth.run(config)
+    assert contents(config.output) == undisturbed
+
+
 def test_a_full_disk_is_one_sentence_and_loses_nothing(config, undisturbed, monkeypatch):
     with monkeypatch.context() as patched:
         real, lines = Shard.write, []
