@@ -104,6 +104,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", message="Total length of")
+            warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning meets a newer torch
             yield
     finally:
         log.setLevel(level)
