@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def check_top_k(top_k: int | Sequence[int]) -> tuple[int, ...]:
         >>> check_top_k([10, 1, 5])
         (1, 5, 10)
     """
-    cuts = tuple(top_k) if isinstance(top_k, Sequence) else (top_k,)
+    cuts: tuple[Any, ...] = tuple(top_k) if isinstance(top_k, Sequence) else (top_k,)
     if not all(isinstance(cut, Integral) and not isinstance(cut, bool) for cut in cuts):
         raise TypeError(f"top_k must be an integer or a sequence of integers, got {top_k!r}.")
     if not cuts or min(cuts) < 1:
