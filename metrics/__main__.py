@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             write_csv(given.csv, rows)
         except OSError as error:
-            parser.error(f"--csv {given.csv} cannot be written ({error.strerror}); make room or name another file.")
+            parser.error(
+                f"--csv {given.csv} cannot be written ({error.strerror}); make its folder, or name another file."
+            )
     return 0
 
 

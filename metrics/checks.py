@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +26,12 @@ def check_top_k(top_k: int | Sequence[int]) -> tuple[int, ...]:
         >>> check_top_k([10, 1, 5])
         (1, 5, 10)
     """
-    cuts = tuple(top_k) if isinstance(top_k, Sequence) else (top_k,)
-    if not all(isinstance(cut, int) and not isinstance(cut, bool) for cut in cuts):
+    cuts: tuple[Any, ...] = tuple(top_k) if isinstance(top_k, Sequence) else (top_k,)
+    if not all(isinstance(cut, Integral) and not isinstance(cut, bool) for cut in cuts):
         raise TypeError(f"top_k must be an integer or a sequence of integers, got {top_k!r}.")
     if not cuts or min(cuts) < 1:
         raise ValueError(f"top_k must hold positive integers, got {top_k!r}.")
-    return tuple(sorted(set(cuts)))
+    return tuple(sorted({int(cut) for cut in cuts}))
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
@@ -38,7 +40,7 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     Raises:
         ValueError: `value` is not among `choices`.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(map(repr, choices))}.")
 
 

@@ -158,8 +158,8 @@ def _settings(first: PerQuery, second: PerQuery) -> Iterator[tuple[str, Any, Any
     for role in ("measures", "fixed"):
         one, other = set(getattr(first, role)), set(getattr(second, role))
         yield f"the names under `{role}`", sorted(one - other), sorted(other - one)
-    one, other = (sorted(set(file.fixed) & set(file.table.column_names)) for file in (first, second))
-    yield "the columns that describe the task", one, other
+    here, there = (sorted(set(file.fixed) & set(file.table.column_names)) for file in (first, second))
+    yield "the columns that describe the task", here, there
     for name in sorted(set(first.fixed) - set(first.table.column_names)):
         yield f"the values of {name}", first.about[name], second.about.get(name)
 

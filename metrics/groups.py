@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from metrics.checks import check_count, check_ids
+from metrics.checks import check_count, check_ids, check_tensor
 from metrics.distributed import Alone
 from metrics.repeats import first_seen
 from metrics.sharded import ShardedMetric
@@ -40,6 +41,7 @@ class GroupAccuracy(ShardedMetric):
         process_group: Ranks to work with; None is the whole world.
 
     Raises:
+        TypeError: A weight is no number.
         ValueError: `num_groups` is not positive, `weights` or `names` are not one per group, a weight is negative or
             not finite, all weights are 0, or a name occurs twice.
 
@@ -93,6 +95,7 @@ class GroupAccuracy(ShardedMetric):
             TypeError: A tensor has the wrong dtype.
             ValueError: Shapes do not fit, or a group does not exist.
         """
+        check_tensor("correct", correct)
         if correct.dtype != torch.bool:
             raise TypeError(f"correct must be bool, got {correct.dtype}.")
         if correct.ndim != 1:
@@ -111,7 +114,7 @@ class GroupAccuracy(ShardedMetric):
         tallies = [rows.bincount(minlength=self.num_groups) for rows in (right, groups)]
         hits, sizes = ranks.total(torch.stack(tallies))
         if not sizes.any():
-            raise ValueError("GroupAccuracy has no samples: give them before calling compute.")
+            raise ValueError("GroupAccuracy has no samples: give one or more rows before calling compute.")
         if ranks.rank == 0:
             self._warn_of_empty(sizes)
         return self._conclude(hits, sizes)
@@ -138,6 +141,8 @@ def _check_weights(num_groups: int, weights: Sequence[float] | None) -> None:
         return
     if len(weights) != num_groups:
         raise ValueError(f"weights must hold one number for each of the {num_groups} groups, got {len(weights)}.")
+    if not all(isinstance(weight, Real) for weight in weights):
+        raise TypeError(f"weights must be numbers, got {weights!r}.")
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
         raise ValueError(f"weights must be finite, not negative, and not all 0, got {weights!r}.")
 

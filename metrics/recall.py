@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metrics.checks import check_count, check_embeddings, check_ids, check_top_k
+from metrics.checks import check_count, check_embeddings, check_ids, check_tensor, check_top_k
 from metrics.distributed import Alone
 from metrics.rank_counting import CHUNK_SIZE, Items, MatchRanks, rank_best_matches
 from metrics.repeats import first_seen
@@ -85,6 +85,9 @@ class RetrievalRecall(ShardedMetric):
             TypeError: A tensor has the wrong dtype.
             ValueError: Shapes do not fit, a fold is below -1, or an embedding is not finite.
         """
+        check_tensor("image_ids", image_ids)
+        if folds is not None:
+            check_tensor("folds", folds)
         if folds is not None and (folds < NO_FOLD).any():
             raise ValueError(f"folds must count from 0, or be -1 for none, got {int(folds.min())}.")
         folds = torch.full_like(image_ids, _FOLDS_MISSING, dtype=torch.int64) if folds is None else folds
@@ -102,6 +105,9 @@ class RetrievalRecall(ShardedMetric):
             TypeError: A tensor has the wrong dtype.
             ValueError: Shapes do not fit, a caption id is negative, or an embedding is not finite.
         """
+        check_tensor("image_ids", image_ids)
+        if ids is not None:
+            check_tensor("ids", ids)
         if ids is not None and (ids < 0).any():
             raise ValueError(f"ids of captions must not be negative, got {int(ids.min())}.")
         ids = torch.full_like(image_ids, NO_CAPTION_ID, dtype=torch.int64) if ids is None else ids

@@ -102,7 +102,7 @@ class ShardedMetric(Metric):
         device = next((parts[0].device for name in forms if (parts := getattr(self, name))), self.device)
         for table, columns in self._tables.items():
             if f"{table}_{columns[0]}" not in forms:
-                raise ValueError(f"{type(self).__name__} has no {table}: give them before calling compute.")
+                raise ValueError(f"{type(self).__name__} has no {table}: give one or more rows before calling compute.")
         return {
             table: {
                 column: [part.to(device) for part in getattr(self, name)] or [_no_rows(forms[name], device)]

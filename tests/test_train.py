@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -294,24 +295,38 @@ def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_mode
     assert _columns(tested)["test/rsum"]
 
 
-@pytest.mark.slow
-@pytest.mark.ddp
-def test_two_processes_train_and_score_as_one(world: Path, clip: tuple[str, ...]) -> None:
-    command = [sys.executable, str(PROJECT / "train.py"), "fit", "--config", str(world / "run.yaml"), *clip]
-    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--name", "pair", "--trainer.max_epochs", "1"]
+def _run_pair(world: Path, verb: str, *arguments: str) -> Path:
+    """Run a verb in two processes and return the folder that it made."""
+    command = [sys.executable, str(PROJECT / "train.py"), verb, "--config", str(world / "run.yaml"), *arguments]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--name", f"pair-{verb}"]
     environment = {**os.environ, "PYTHONPATH": str(world), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Run folder: ") == 1
     assert "warning" not in done.stderr.lower()
-    (folder,) = (world / "runs" / "pair").iterdir()
+    (folder,) = (world / "runs" / f"pair-{verb}").iterdir()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_train_and_score_as_one(world: Path, clip: tuple[str, ...]) -> None:
+    folder = _run_pair(world, "fit", *clip, "--trainer.max_epochs", "1")
     status, alone = _run(world, "validate", *clip, "--ckpt_path", _last(folder))
+    pair = _run_pair(world, "validate", *clip, "--ckpt_path", _last(folder))
     assert status == 0
-    expected, found = _columns(alone), _columns(folder)
+    expected, trained, scored = _columns(alone), _columns(folder), _columns(pair)
     scores = [key for key in expected if key.startswith("val/")]
-    assert len(scores) >= 20
+    assert len(scores) >= 40
     for key in scores:
-        assert found[key] == pytest.approx(expected[key], abs=1e-3), key
+        assert scored[key] == pytest.approx(expected[key], abs=1e-3), key
+        assert key.endswith(("/low", "/high")) or trained[key] == pytest.approx(expected[key], abs=1e-3), key
+    for name in ("odmap", "i2t", "t2i"):
+        one, two = (
+            per_query.read(folder / "checkpoints" / f"last-val-{run.name}" / f"{name}.parquet") for run in (alone, pair)
+        )
+        assert one.ids == two.ids
+        assert np.allclose(one.values(one.measures), two.values(two.measures))
 
 
 def test_ratio_zero_trains_on_original_pairs_alone(world: Path, fitted: tuple[Path, str]) -> None:

@@ -107,5 +107,5 @@ def test_every_rank_knows_the_accuracy_of_all_groups(outcomes, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_no_rows_anywhere_is_an_error_on_every_rank(outcomes, size):
     assert {cases["nothing_anywhere"] for cases in outcomes[size]} == {
-        "ODmAP has no gallery: give them before calling compute."
+        "ODmAP has no gallery: give one or more rows before calling compute."
     }

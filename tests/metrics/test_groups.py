@@ -103,6 +103,7 @@ def test_survives_clone_pickle_reset_forward_and_a_collection():
     ("change", "error", "words"),
     [
         ({"correct": torch.ones(3)}, TypeError, "correct"),
+        ({"correct": [True, True, False]}, TypeError, "correct must be a tensor, got list"),
         ({"correct": torch.ones(3, 1).bool()}, ValueError, "correct"),
         ({"groups": torch.zeros(3)}, TypeError, "groups"),
         ({"groups": torch.tensor([0, 1])}, ValueError, "groups"),
@@ -115,6 +116,11 @@ def test_wrong_samples_are_named(change, error, words):
     samples = {"correct": torch.ones(3).bool(), "groups": torch.tensor([0, 1, 1]), "ids": torch.tensor([10, 11, 12])}
     with pytest.raises(error, match=words):
         GroupAccuracy(2).update(**(samples | change))
+
+
+def test_weights_that_are_no_numbers_are_named():
+    with pytest.raises(TypeError, match="weights must be numbers, got"):
+        GroupAccuracy(2, weights=("a", "b"))
 
 
 @pytest.mark.parametrize(

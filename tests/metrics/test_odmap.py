@@ -263,12 +263,17 @@ def test_tables_that_do_not_fit_are_named():
         ({"top_k": ()}, ValueError, "top_k"),
         ({"kept": "most"}, ValueError, "kept"),
         ({"normalize": "R"}, ValueError, "normalize"),
+        ({"normalize": ["k"]}, ValueError, r"normalize=\['k'\] is unknown"),
         ({"chunk_size": 0}, ValueError, "chunk_size"),
     ],
 )
 def test_wrong_options_are_named(options, error, words):
     with pytest.raises(error, match=words):
         ODmAP(**options)
+
+
+def test_cuts_may_be_integers_of_numpy():
+    assert ODmAP(top_k=np.int64(5)).top_k == (5,)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -134,7 +134,7 @@ def test_a_table_of_no_rows_is_missing(empty):
     metric = ODmAP()
     metric.update_gallery(**some(captions, slice(0 if empty == "gallery" else None)))
     metric.update(**some(images, slice(0 if empty == "queries" else None)))
-    with pytest.raises(ValueError, match=f"^ODmAP has no {empty}: give them before"):
+    with pytest.raises(ValueError, match=f"^ODmAP has no {empty}: give one or more rows before"):
         metric.compute()
 
 
