@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.errors import ConfigError
 from synth import load
+from synth.__main__ import main as look
 from train import main
 
 PROJECT = Path(__file__).parents[1]
@@ -43,12 +45,20 @@ def test_commands_of_the_door_are_valid(command: str, capsys, tmp_path: Path, mo
     assert yaml.safe_load(capsys.readouterr().out)["trainer"]
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m synth" in line])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m synth --" in line])
 def test_commands_of_the_synthesis_are_valid(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     config = load(shlex.split(command)[3:])
     assert config.pairs
     assert config.queries
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search(r"-m synth [a-z]", line)])
+def test_commands_that_look_at_a_synthesis_ask_for_its_data(command: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "configs").symlink_to(PROJECT / "configs")
+    monkeypatch.chdir(tmp_path)  # no data lies here
+    with pytest.raises(ConfigError, match="`output` data/coco_synthetic holds no finished synthetic set"):
+        look(shlex.split(command)[3:])
 
 
 def test_the_metric_alone_runs(capsys) -> None:

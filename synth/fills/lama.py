@@ -47,7 +47,7 @@ class LamaFill(NetworkFill):
 
         try:
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # TorchScript is how LaMa comes
-                network = torch.jit.load(self.path, map_location="cpu").eval()
+                network = torch.jit.load(self.path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
             white = _call(network, torch.ones(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
@@ -79,5 +79,5 @@ def _call(network: Any, images: Any, masks: Any) -> Any:
     """Return the network's answer; every call is the first one, since an optimised later one may round differently."""
     import torch
 
-    with torch.inference_mode(), torch.jit.optimized_execution(False):
+    with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         return network(images, masks)

@@ -141,7 +141,7 @@ class _View:
 
 def _window(mask: Mask, max_side: int) -> tuple[slice, slice]:
     """Return the rows and columns around the hole: `max_side` or half more than the hole, up to all there are."""
-    rows, columns = (_span(mask.any(axis), max_side) for axis in (1, 0))
+    rows, columns = (_span(np.asarray(mask.any(axis)), max_side) for axis in (1, 0))
     return rows, columns
 
 
