@@ -146,7 +146,7 @@ def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypa
 
 
 def test_an_interrupted_run_says_so_and_goes_on(config, undisturbed, monkeypatch):
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with monkeypatch.context() as patched:
         patched.setattr(ZeroFill, "paint", lambda *_: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
