@@ -209,6 +209,7 @@ def _pairs(found: per_query.PerQuery) -> list[tuple[list[str], list[str]]]:
     return list(zip(found.table["removed"].to_pylist(), found.table["kept"].to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_folds_and_extended_positives_are_scored(world: Path, fitted: tuple[Path, str]) -> None:
     split = [
         image
@@ -266,6 +267,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     return torch.load(_last(folder), weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_same_seed_same_numbers_and_resuming_changes_nothing(world: Path, clip: tuple[str, ...]) -> None:
     _, whole = _run(world, "fit", *clip)
     _, first = _run(world, "fit", *clip, "--trainer.max_epochs", "1")
@@ -279,6 +281,7 @@ def test_same_seed_same_numbers_and_resuming_changes_nothing(world: Path, clip: 
     assert any(not torch.equal(tensor, final[key]) for key, tensor in _weights(first).items())
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_model(
     world: Path, clip: tuple[str, ...]
 ) -> None:

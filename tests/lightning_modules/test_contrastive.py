@@ -82,6 +82,7 @@ def _loss(towers: torch.nn.ModuleList, images: torch.Tensor, texts: torch.Tensor
     return InfoNCELoss()(*rows, torch.tensor(7.0, dtype=torch.double))
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("sizes", [[4, 4], [5, 3], [3, 1, 4]])
 def test_ranks_give_the_gradient_of_one_process(run_ranks, sizes: list[int]) -> None:
@@ -97,6 +98,7 @@ def _gathered(rank: int, world: int) -> list[list[float]]:
     return gather_with_grad(torch.full((rank, 2), float(rank))).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_gather_keeps_rank_order_and_takes_an_empty_rank(run_ranks) -> None:
     for rows in run_ranks(_gathered, 3):
@@ -111,6 +113,7 @@ def _shared(rank: int, world: int) -> list[float]:
     return [*norm.running_mean.tolist(), norm.num_batches_tracked.item()]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_every_rank_gets_the_buffers_of_rank_zero(run_ranks) -> None:
     assert run_ranks(_shared, 2) == [[1.0, 1.0, 5], [1.0, 1.0, 5]]

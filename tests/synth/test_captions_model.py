@@ -186,6 +186,7 @@ def test_a_folder_is_never_looked_up_on_the_hub(monkeypatch, tmp_path):
     assert asked == [{"local_files_only": True}]
 
 
+@pytest.mark.slow
 def test_an_id_that_is_not_at_hand_is_refused_in_one_sentence():
     with pytest.raises(ConfigError, match="`model` nobody/no-such-captioner of CaptioningModel cannot be loaded"):
         CaptioningModel("nobody/no-such-captioner").write(requests(images(1)))

@@ -14,6 +14,7 @@ from datamodules.phrases.protocol import PhraseMatcher
 CAPTIONS = json.loads((Path(__file__).parent / "heldout_labels.json").read_text())["captions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matcher", [CocoMatcher(), CocoMatcher(RuleChunker())], ids=["spacy", "rules"])
 def test_reaches_the_figures_it_promises(matcher: PhraseMatcher) -> None:
     found = matcher.mentions([caption["caption"] for caption in CAPTIONS])
