@@ -1,5 +1,10 @@
-"""Losses as pure modules: tensors in, a scalar out."""
+"""Losses as pure modules: tensors in, a scalar out, over the pairs of all ranks.
+
+A loss is the same number on every rank, and its gradient, averaged by DDP, is that of one process on the whole batch.
+"""
 
 from lightning_modules.losses.contrastive import InfoNCELoss
+from lightning_modules.losses.sigmoid import SigmoidLoss
+from lightning_modules.losses.triplet import TripletLoss
 
-__all__ = ["InfoNCELoss"]
+__all__ = ["InfoNCELoss", "SigmoidLoss", "TripletLoss"]
