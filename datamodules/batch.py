@@ -22,6 +22,8 @@ class RetrievalBatch:
         image_ids: `[B]` int64. A synthetic image never shares the id of its source.
         caption_ids: `[B]` int64, -1 where the row has no caption.
         source_ids: `[B]` int64, image id of the source of a counterfactual, the own image id of an original.
+        source_caption_ids: `[B]` int64, id of the caption that a synthetic caption was made from, the own caption id of
+            an original, -1 where the row has no caption.
         synthetic: `[B]` bool, True where the row comes from a counterfactual pair.
         pixel_values: `[B, 3, H, W]` float32, or None in a batch of captions.
         tokens: what the processor's tokenizer returns, `[B, ...]`, or None in a batch of images.
@@ -37,6 +39,7 @@ class RetrievalBatch:
     image_ids: Tensor
     caption_ids: Tensor
     source_ids: Tensor
+    source_caption_ids: Tensor
     synthetic: Tensor
     pixel_values: Tensor | None = None
     tokens: Tokens | None = None

@@ -139,11 +139,13 @@ class TrainPairs(RetrievalDataset):
         original = rows < len(self.captions)
         captions = self.captions[rows[original]]
         images = self.tables.image_ids[self.tables.caption_images[captions]]
-        ids = np.stack([images, self.tables.caption_ids[captions], images])
+        caption_ids = self.tables.caption_ids[captions]
+        ids = np.stack([images, caption_ids, images, caption_ids])
         texts = self.tables.texts.take(captions)
         if self.synthetic is not None:
             chosen, own = self.chosen[rows[~original] - len(self.captions)], self.synthetic
-            ids = np.hstack([ids, [own.image_ids[chosen], own.caption_ids[chosen], own.source_image_ids[chosen]]])
+            sources = own.source_image_ids[chosen], own.source_caption_ids[chosen]
+            ids = np.hstack([ids, [own.image_ids[chosen], own.caption_ids[chosen], *sources]])
             texts += own.texts.take(chosen)
         order = np.argsort(np.argsort(~original, kind="stable"))
         tokens = self.processor.tokenize([texts[place] for place in order])
@@ -180,8 +182,9 @@ class OriginalImages(RetrievalDataset):
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return the ids and folds of these images."""
         ids = self.tables.image_ids[self.images[rows]]
+        absent = np.full_like(ids, -1)
         folds = {} if self.folds is None else {"folds": torch.from_numpy(self.folds[rows])}
-        return _ids(np.stack([ids, np.full_like(ids, -1), ids]), np.zeros(len(ids), dtype=bool)) | folds
+        return _ids(np.stack([ids, absent, ids, absent]), np.zeros(len(ids), dtype=bool)) | folds
 
 
 @dataclass
@@ -208,7 +211,8 @@ class QueryImages(RetrievalDataset):
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return the ids and classes of these queries."""
         own = self.queries
-        ids = np.stack([own.image_ids[rows], own.caption_ids[rows], own.source_image_ids[rows]])
+        sources = own.source_image_ids[rows], own.source_caption_ids[rows]
+        ids = np.stack([own.image_ids[rows], own.caption_ids[rows], *sources])
         return _ids(ids, np.ones(len(rows), dtype=bool)) | {
             "removed": torch.from_numpy(own.removed[rows]),
             "kept": torch.from_numpy(own.kept[rows]),
@@ -258,7 +262,8 @@ class Captions(RetrievalDataset):
         """Return ids, tokens and classes of these captions."""
         captions = self.captions[rows]
         images = self.tables.image_ids[self.tables.caption_images[captions]]
-        ids = np.stack([images, self.tables.caption_ids[captions], images])
+        caption_ids = self.tables.caption_ids[captions]
+        ids = np.stack([images, caption_ids, images, caption_ids])
         fields = _ids(ids, np.zeros(len(rows), dtype=bool))
         fields |= {"tokens": self.processor.tokenize(self.tables.texts.take(captions))}
         fields |= {"in_split": torch.from_numpy(self.in_split[rows])}
@@ -268,11 +273,12 @@ class Captions(RetrievalDataset):
 
 
 def _ids(ids: NDArray[np.int64], synthetic: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the fields that every batch has, from `[3, B]` ids of images, captions and sources."""
-    image_ids, caption_ids, source_ids = torch.from_numpy(ids)
+    """Return the fields that every batch has, from `[4, B]` ids of images, captions and their sources."""
+    image_ids, caption_ids, source_ids, source_caption_ids = torch.from_numpy(ids)
     return {
         "image_ids": image_ids,
         "caption_ids": caption_ids,
         "source_ids": source_ids,
+        "source_caption_ids": source_caption_ids,
         "synthetic": torch.from_numpy(synthetic),
     }

@@ -40,6 +40,7 @@ def test_a_batch_of_pairs_keeps_the_order_of_its_rows(world):
     assert batch.image_ids.tolist() == [2**40 + 256 * 106, 101, 2**40 + 256 * 102, 100]
     assert batch.caption_ids.tolist() == [2**40 + 256 * 1012, 1003, 2**40 + 256 * 1004, 1000]
     assert batch.source_ids.tolist() == [106, 101, 102, 100]
+    assert batch.source_caption_ids.tolist() == [1012, 1003, 1004, 1000]
     texts = ["a dog without 6", "a dog 3", "a dog without 2", "a cat 0"]
     assert batch.tokens.tolist() == world.processor.tokenize(texts).tolist()
     assert batch.pixel_values.shape == (4, 3, 4, 4)
@@ -115,7 +116,7 @@ def test_images_of_a_split(world):
     images = original_images(world)
     batch = images.collate([images[row] for row in (2, 0)])
     assert batch.image_ids.tolist() == batch.source_ids.tolist() == [110, 108]
-    assert batch.caption_ids.tolist() == [-1, -1]
+    assert batch.caption_ids.tolist() == batch.source_caption_ids.tolist() == [-1, -1]
     assert not batch.synthetic.any()
     assert (batch.tokens, batch.removed, batch.kept, batch.mentions, batch.folds) == (None,) * 5
 
@@ -141,6 +142,7 @@ def test_queries_carry_their_classes(world):
     batch = queries.collate([queries[row] for row in (1, 0)])
     assert batch.image_ids.tolist() == [2**40 + 256 * 109, 2**40 + 256 * 108]
     assert batch.source_ids.tolist() == [109, 108]
+    assert batch.source_caption_ids.tolist() == [-1, -1]
     assert batch.synthetic.all()
     assert batch.removed.tolist() == [[True, False, False]] * 2
     assert batch.kept.tolist() == [[False, True, True]] * 2
@@ -173,7 +175,7 @@ def test_captions_of_all_splits_say_which_are_evaluated(world):
 def test_captions_of_one_split(world):
     captions = captions_of(world, False, None)
     batch = captions.collate([captions[row] for row in range(len(captions))])
-    assert batch.caption_ids.tolist() == [1016, 1017, 1018, 1019]
+    assert batch.caption_ids.tolist() == batch.source_caption_ids.tolist() == [1016, 1017, 1018, 1019]
     assert batch.in_split.all()
     assert batch.mentions is None
 

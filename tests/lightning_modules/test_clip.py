@@ -30,6 +30,7 @@ def _batch(model: CLIP, count: int = 4) -> RetrievalBatch:
         image_ids=ids,
         caption_ids=ids,
         source_ids=ids,
+        source_caption_ids=ids,
         synthetic=torch.zeros(count, dtype=torch.bool),
         pixel_values=torch.rand(count, 3, 16, 16, generator=generator),
         tokens=model.processor.tokenize([f"a picture of {number} dogs" for number in range(count)]),

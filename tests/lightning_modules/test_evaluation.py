@@ -25,7 +25,8 @@ OWN = SimpleNamespace(
 
 def _batch(rows: int, **columns: Any) -> RetrievalBatch:
     absent = torch.full((rows,), -1)
-    return RetrievalBatch(**{"caption_ids": absent, "synthetic": absent > 0, **columns})
+    captions = columns.get("caption_ids", absent)
+    return RetrievalBatch(**{"caption_ids": absent, "source_caption_ids": captions, "synthetic": absent > 0, **columns})
 
 
 def _world() -> dict[str, tuple[RetrievalBatch, torch.Tensor]]:
