@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_modules.base import RetrievalModule
+    from lightning_modules.blip import BLIP
     from lightning_modules.clip import CLIP
+    from lightning_modules.dual_encoder import DualEncoder
     from lightning_modules.processor import Processor
+    from lightning_modules.siglip import SigLIP
+    from lightning_modules.vsepp import VSEPP
 
-__all__ = ["CLIP", "Processor", "RetrievalModule"]
+__all__ = ["BLIP", "CLIP", "VSEPP", "DualEncoder", "Processor", "RetrievalModule", "SigLIP"]
 
-_HOMES = {"CLIP": "clip", "Processor": "processor", "RetrievalModule": "base"}
+_HOMES = {
+    "BLIP": "blip",
+    "CLIP": "clip",
+    "DualEncoder": "dual_encoder",
+    "Processor": "processor",
+    "RetrievalModule": "base",
+    "SigLIP": "siglip",
+    "VSEPP": "vsepp",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache, partial
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,6 +16,9 @@ from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
 from lightning_modules.distributed import share_buffers
 from lightning_modules.evaluation import RetrievalEvaluation
+from lightning_modules.micro_batches import encode_in_parts
+from lightning_modules.parameter_groups import freeze as freeze_parameters
+from lightning_modules.parameter_groups import parameter_groups
 from lightning_modules.processor import Processor
 from lightning_modules.query_tables import intervals
 from lightning_modules.schedule import halving_schedule
@@ -24,17 +28,27 @@ class RetrievalModule(LightningModule, ABC):
     """An image-text retrieval model that can be trained and scored.
 
     A subclass calls `super().__init__`, builds its towers and its `processor`, and implements `encode_images`,
-    `encode_texts` and `training_loss`. Everything else is inherited.
+    `encode_texts` and `training_loss`. Everything else is inherited. A subclass that builds parts of itself only in
+    `configure_model` calls `super().configure_model()` at its end.
 
     Args:
         optimizer: name of a class in `torch.optim`.
         lr: learning rate.
         optimizer_args: further arguments of the optimiser, such as `weight_decay` or `betas`.
         lr_halving_epochs: the learning rate is halved after every so many epochs (fractions count); None: constant.
+        lr_decay: what the learning rate is multiplied by instead of a half.
         top_k: cut-offs k of recall and ODmAP.
+        freeze: shell patterns of the names of parameters that are not trained, such as `model.visual.*`. Modules that
+            are frozen whole stay in evaluation mode, so that dropout and the statistics of BatchNorm rest, too.
+        lr_scales: shell pattern of parameter names -> factor on their learning rate; the first that matches wins.
+        decay_vectors: False takes weight decay from parameters of fewer than 2 dimensions: biases, norms, scales.
+        micro_batch_size: images, and captions, that are encoded at a time in training, each part once more in the
+            backward pass: the loss over a batch of any size in the memory of a part. (`accumulate_grad_batches` of the
+            Trainer is no substitute: it adds up losses of small batches, whose pairs never meet as negatives.)
+        compile: whether `torch.compile` compiles the encoders.
 
     Raises:
-        ConfigError: when `torch.optim` has no such optimiser, or `lr_halving_epochs` or `top_k` is not positive.
+        ConfigError: when `torch.optim` has no such optimiser, or a number is out of its range.
     """
 
     processor: Processor
@@ -46,19 +60,26 @@ class RetrievalModule(LightningModule, ABC):
         lr: float = 1e-4,
         optimizer_args: dict[str, Any] | None = None,
         lr_halving_epochs: float | None = None,
+        lr_decay: float = 0.5,
         top_k: Sequence[int] = (1, 5, 10),
+        freeze: Sequence[str] = (),
+        lr_scales: dict[str, float] | None = None,
+        decay_vectors: bool = True,
+        micro_batch_size: int | None = None,
+        compile: bool = False,  # noqa: A002 (the word that users know)
     ) -> None:
         super().__init__()
-        if lr_halving_epochs is not None and lr_halving_epochs <= 0:
-            raise ConfigError(
-                f"`model.init_args.lr_halving_epochs` is {lr_halving_epochs}: give epochs above 0, or null for a "
-                "constant learning rate."
-            )
+        _check_positive(lr_halving_epochs, "lr_halving_epochs", "epochs above 0, or null for a constant learning rate")
+        _check_positive(micro_batch_size, "micro_batch_size", "rows of a part, or null to encode a batch at once")
+        _check_positive(lr_decay, "lr_decay", "a factor above 0, such as 0.5")
         self.optimizer_class = _optimizer_class(optimizer)
         self.lr = lr
         self.optimizer_args = dict(optimizer_args or {})
-        self.lr_halving_epochs = lr_halving_epochs
+        self.lr_halving_epochs, self.lr_decay = lr_halving_epochs, lr_decay
         self.evaluations = _evaluations(top_k)
+        self.freeze_patterns, self.lr_scales, self.decay_vectors = tuple(freeze), lr_scales, decay_vectors
+        self.micro_batch_size, self.compiled = micro_batch_size, compile
+        self._frozen: list[torch.nn.Module] = []
 
     @abstractmethod
     def encode_images(self, pixel_values: Tensor) -> Tensor:
@@ -71,6 +92,35 @@ class RetrievalModule(LightningModule, ABC):
     @abstractmethod
     def training_loss(self, batch: RetrievalBatch) -> Tensor:
         """Return the scalar loss of a batch of pairs."""
+
+    def configure_model(self) -> None:
+        """Freeze what `freeze` names; the Trainer calls it when the model is whole, before it goes to other ranks."""
+        self._frozen = freeze_parameters(self, self.freeze_patterns)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules but those frozen whole, which stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Put the frozen modules into evaluation mode (the Trainer warns of modules that were so before)."""
+        self.train()
+
+    def embed_pairs(self, batch: RetrievalBatch) -> tuple[Tensor, Tensor]:
+        """Encode the images and captions of a training batch, in parts where `micro_batch_size` is given.
+
+        Returns:
+            Images and texts, unit rows `[B, D]` each.
+
+        Raises:
+            ValueError: the batch lacks images or captions.
+        """
+        if batch.pixel_values is None or batch.tokens is None:
+            raise ValueError("A training batch needs both `pixel_values` and `tokens`.")
+        images = encode_in_parts(self._images_encoder, batch.pixel_values, self.micro_batch_size, self)
+        return images, encode_in_parts(self._texts_encoder, batch.tokens, self.micro_batch_size, self)
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         """Return and log the loss of a batch."""
@@ -111,18 +161,18 @@ class RetrievalModule(LightningModule, ABC):
         """Build the optimiser over the parameters that require gradients, and the halving schedule.
 
         Raises:
-            ConfigError: when the optimiser refuses its arguments.
+            ConfigError: when the optimiser refuses its arguments, or a pattern of `lr_scales` matches no parameter.
         """
         optimizer = self._optimizer()
         if self.lr_halving_epochs is None:
             return optimizer
-        schedule = halving_schedule(optimizer, self.lr_halving_epochs, self._steps_per_epoch())
+        schedule = halving_schedule(optimizer, self.lr_halving_epochs, self._steps_per_epoch(), self.lr_decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups = parameter_groups(self, self.lr, self.lr_scales, self.decay_vectors)
         try:
-            return self.optimizer_class(parameters, lr=self.lr, **self.optimizer_args)
+            return self.optimizer_class(groups, lr=self.lr, **self.optimizer_args)
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"The optimiser refuses `model.init_args.lr: {self.lr}` or "
@@ -133,11 +183,19 @@ class RetrievalModule(LightningModule, ABC):
         self.trainer.fit_loop.setup_data()  # batches are not counted before
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
+    @property
+    def _images_encoder(self) -> Callable[[Tensor], Tensor]:
+        return partial(_compiled(type(self).encode_images), self) if self.compiled else self.encode_images
+
+    @property
+    def _texts_encoder(self) -> Callable[[Tokens], Tensor]:
+        return partial(_compiled(type(self).encode_texts), self) if self.compiled else self.encode_texts
+
     def _encode(self, batch: RetrievalBatch) -> Tensor:
         if batch.pixel_values is not None:
-            return self.encode_images(batch.pixel_values).float()
+            return self._images_encoder(batch.pixel_values).float()
         if batch.tokens is not None:
-            return self.encode_texts(batch.tokens).float()
+            return self._texts_encoder(batch.tokens).float()
         raise ValueError("An evaluation batch must hold `pixel_values` or `tokens`, this one holds neither.")
 
     def _evaluate(self, stage: str, batch: RetrievalBatch) -> None:
@@ -164,6 +222,17 @@ class RetrievalModule(LightningModule, ABC):
             scores |= intervals(evaluation.tables)
         # All ranks hold the same values, of which a maximum is exact where a mean over ranks may round.
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, sync_dist=True, reduce_fx="max")
+
+
+@cache
+def _compiled(encode: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compile the method of a class, not of an object: nothing that a checkpoint or a copy would hold changes."""
+    return torch.compile(encode)
+
+
+def _check_positive(value: float | None, key: str, wanted: str) -> None:
+    if value is not None and value <= 0:
+        raise ConfigError(f"`model.init_args.{key}` is {value}: give {wanted}.")
 
 
 def _evaluations(top_k: Sequence[int]) -> torch.nn.ModuleDict:

@@ -77,9 +77,7 @@ class CLIP(RetrievalModule):
 
     def training_loss(self, batch: RetrievalBatch) -> Tensor:
         """Return the contrastive loss of a batch of pairs, over all ranks."""
-        if batch.pixel_values is None or batch.tokens is None:
-            raise ValueError("A training batch of CLIP needs both `pixel_values` and `tokens`.")
-        images, texts = self.encode_images(batch.pixel_values), self.encode_texts(batch.tokens)
+        images, texts = self.embed_pairs(batch)
         scale = self.model.logit_scale.exp()
         self.log("train/logit_scale", scale.detach())
         loss: Tensor = self.loss(images, texts, scale)

@@ -6,7 +6,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def halving_schedule(optimizer: Optimizer, every: float, steps_per_epoch: float) -> LambdaLR:
+def halving_schedule(optimizer: Optimizer, every: float, steps_per_epoch: float, factor: float = 0.5) -> LambdaLR:
     """Halve the learning rate after every `every` epochs: 1, 1/2, 1/4, ... (Kim et al. 2023, section 4.1).
 
     The schedule counts optimiser steps, so that half epochs (BLIP's recipe) work and accumulation is accounted for.
@@ -15,6 +15,7 @@ def halving_schedule(optimizer: Optimizer, every: float, steps_per_epoch: float)
         optimizer: its learning rates are the initial ones.
         every: epochs between two halvings, may be a fraction.
         steps_per_epoch: optimiser steps of one epoch.
+        factor: what takes the place of a half, such as the 0.1 of Faghri et al. 2018 (VSE++), section 4.1.
 
     Example:
         >>> import torch
@@ -29,4 +30,4 @@ def halving_schedule(optimizer: Optimizer, every: float, steps_per_epoch: float)
         [8.0, 8.0, 4.0, 4.0, 2.0, 2.0]
     """
     period = max(1, round(every * steps_per_epoch))
-    return LambdaLR(optimizer, lambda step: 0.5 ** (step // period))
+    return LambdaLR(optimizer, lambda step: factor ** (step // period))
