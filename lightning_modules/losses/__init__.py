@@ -4,7 +4,18 @@ A loss is the same number on every rank, and its gradient, averaged by DDP, is t
 """
 
 from lightning_modules.losses.contrastive import InfoNCELoss
+from lightning_modules.losses.counterfactual import CounterfactualMarginLoss
+from lightning_modules.losses.matching import MatchingLoss, hard_negatives
+from lightning_modules.losses.momentum import MomentumContrastiveLoss
 from lightning_modules.losses.sigmoid import SigmoidLoss
 from lightning_modules.losses.triplet import TripletLoss
 
-__all__ = ["InfoNCELoss", "SigmoidLoss", "TripletLoss"]
+__all__ = [
+    "CounterfactualMarginLoss",
+    "InfoNCELoss",
+    "MatchingLoss",
+    "MomentumContrastiveLoss",
+    "SigmoidLoss",
+    "TripletLoss",
+    "hard_negatives",
+]

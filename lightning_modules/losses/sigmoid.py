@@ -14,7 +14,7 @@ class SigmoidLoss(nn.Module):
 
     The logits are `scale * images @ texts.T + bias`; the loss is `-log sigmoid(logit)` of the pairs and
     `-log sigmoid(-logit)` of all other combinations, summed, over the number of pairs (Zhai et al. 2023, "Sigmoid Loss
-    for Language Image Pre-Training", equation 1 and algorithm 1).
+    for Language Image Pre-Training", section 3.2 and algorithm 1).
 
     Example:
         >>> import torch

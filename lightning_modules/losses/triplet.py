@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.errors import ConfigError
 from lightning_modules.distributed import mean_over_ranks, sum_over_ranks
-from lightning_modules.losses.pairs import Pairs, gather_pairs, same_image
+from lightning_modules.losses.pairs import Pairs, checked_margin, gather_pairs, same_image
 
 Hinges: TypeAlias = Literal["max", "sum"]
 Reduction: TypeAlias = Literal["sum", "mean"]
@@ -24,8 +23,8 @@ class TripletLoss(nn.Module):
     With s(i, c) the dot product of image i and caption c, a pair (i, c) costs `[m + s(i, c') - s(i, c)]_+` for negative
     captions c' and `[m + s(i', c) - s(i, c)]_+` for negative images i', where the negatives are the other pairs of all
     ranks. "sum" adds up all of them (VSE0), "max" counts the hardest of each kind alone (VSE++; Faghri et al. 2018,
-    "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", equations 5 and 6). Where all embeddings are
-    equal, the loss of B pairs with "max" and "sum" reduction is 2 * B * margin.
+    "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", section 2). Where all embeddings are equal, the
+    loss of B pairs with "max" and "sum" reduction is 2 * B * margin.
 
     Args:
         margin: m, at least 0.
@@ -53,9 +52,7 @@ class TripletLoss(nn.Module):
         mask_same_image: bool = False,
     ) -> None:
         super().__init__()
-        if not margin >= 0:
-            raise ConfigError(f"`model.init_args.margin` is {margin}: give a number of at least 0.")
-        self.margin = margin
+        self.margin = checked_margin(margin, type(self).__name__)
         self.hinges: Hinges = hinges
         self.reduction = reduction
         self.mask_same_image = mask_same_image
