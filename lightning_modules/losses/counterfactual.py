@@ -25,6 +25,7 @@ class CounterfactualMarginLoss(nn.Module):
         ConfigError: when the margin is below 0.
 
     Example:
+        >>> import torch
         >>> rows, source = torch.ones(2, 1), torch.tensor([7, 7])
         >>> CounterfactualMarginLoss(margin=0.25)(rows, rows, torch.tensor([7, 9]), source, torch.tensor([False, True]))
         tensor(0.5000)

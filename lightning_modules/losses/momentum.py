@@ -22,9 +22,9 @@ class MomentumContrastiveLoss(nn.Module):
     directions (Li et al. 2021, "Align before Fuse", section 3.3; Li et al. 2022, "BLIP", section 3.2). Where the
     published code sees, of the batch, only its own rank's columns, this loss sees those of all ranks.
 
-    In training mode each call then puts the momentum embeddings of all ranks into the queue, over the oldest. Its length
-    need not be a multiple of the batch size. It starts, as published, with random unit rows that have no image id: until
-    it is full, noise counts as negatives.
+    In training mode each call then puts the momentum embeddings of all ranks into the queue, over the oldest. Its
+    length need not be a multiple of the batch size. It starts, as published, with random unit rows that have no image
+    id: until it is full, noise counts as negatives.
 
     Args:
         dim: D, width of the embeddings.
