@@ -6,17 +6,22 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
+from lightning_modules.callbacks.finite_loss import FiniteLoss
+from lightning_modules.checkpoints import check_weights, checkpoint_class
+from lightning_modules.collapse import CollapseAlarm
 from lightning_modules.distributed import share_buffers
 from lightning_modules.evaluation import RetrievalEvaluation
 from lightning_modules.micro_batches import encode_in_parts
+from lightning_modules.optimizers import build_optimizer, optimizer_class
 from lightning_modules.parameter_groups import freeze as freeze_parameters
 from lightning_modules.parameter_groups import parameter_groups
 from lightning_modules.processor import Processor
@@ -72,13 +77,14 @@ class RetrievalModule(LightningModule, ABC):
         _check_positive(lr_halving_epochs, "lr_halving_epochs", "epochs above 0, or null for a constant learning rate")
         _check_positive(micro_batch_size, "micro_batch_size", "rows of a part, or null to encode a batch at once")
         _check_positive(lr_decay, "lr_decay", "a factor above 0, such as 0.5")
-        self.optimizer_class = _optimizer_class(optimizer)
+        self.optimizer_class = optimizer_class(optimizer)
         self.lr = lr
         self.optimizer_args = dict(optimizer_args or {})
         self.lr_halving_epochs, self.lr_decay = lr_halving_epochs, lr_decay
         self.evaluations = _evaluations(top_k)
         self.freeze_patterns, self.lr_scales, self.decay_vectors = tuple(freeze), lr_scales, decay_vectors
         self.micro_batch_size, self.compiled = micro_batch_size, compile
+        self.alarm = CollapseAlarm()
         self._frozen: list[torch.nn.Module] = []
 
     @abstractmethod
@@ -92,6 +98,59 @@ class RetrievalModule(LightningModule, ABC):
     @abstractmethod
     def training_loss(self, batch: RetrievalBatch) -> Tensor:
         """Return the scalar loss of a batch of pairs."""
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning has a descriptor here
+        cls, checkpoint_path: str | Path, *, weights_only: bool = True, **options: Any
+    ) -> Self:
+        """Rebuild the model that a checkpoint holds, of whatever class it is, from nothing but the file.
+
+        Args:
+            checkpoint_path: of the checkpoint.
+            weights_only: False runs the code that a file may hold; no checkpoint of a run needs it.
+            **options: Lightning's, such as `map_location`, and arguments of the model to replace.
+
+        Raises:
+            MissingPathError: there is no such file.
+            ConfigError: it is damaged or foreign, holds a model that is no `cls`, or its weights do not fit.
+
+        Example:
+            RetrievalModule.load_from_checkpoint("runs/demo/20250131-120000/checkpoints/best.ckpt").eval()
+        """
+        kind = checkpoint_class(checkpoint_path, cls)
+        rebuilt: Self = super(RetrievalModule, kind).load_from_checkpoint(
+            checkpoint_path, weights_only=weights_only, **options
+        )
+        return rebuilt
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the class of the model, so that it can be rebuilt from the checkpoint alone."""
+        arguments = checkpoint.setdefault("hyper_parameters", {})
+        arguments.setdefault("_class_path", f"{type(self).__module__}.{type(self).__qualname__}")
+        arguments.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the weights of a checkpoint fit this model.
+
+        Raises:
+            ConfigError: some are missing, unknown or of another shape.
+        """
+        check_weights(self, checkpoint["state_dict"])
+
+    def export(self, folder: Path) -> None:
+        """Write the encoders into a folder as the library loads them that their architecture is from.
+
+        Raises:
+            ConfigError: the architecture is of this project.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} is no architecture of another library, so there is no format to export it to; "
+            "`RetrievalModule.load_from_checkpoint` rebuilds it from its checkpoint alone."
+        )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callbacks of every training: the stop at a loss that is no number."""
+        return [FiniteLoss()]
 
     def configure_model(self) -> None:
         """Freeze what `freeze` names; the Trainer calls it when the model is whole, before it goes to other ranks."""
@@ -111,6 +170,8 @@ class RetrievalModule(LightningModule, ABC):
     def embed_pairs(self, batch: RetrievalBatch) -> tuple[Tensor, Tensor]:
         """Encode the images and captions of a training batch, in parts where `micro_batch_size` is given.
 
+        In passing, the alarm of `lightning_modules.collapse` looks at the embeddings.
+
         Returns:
             Images and texts, unit rows `[B, D]` each.
 
@@ -120,7 +181,9 @@ class RetrievalModule(LightningModule, ABC):
         if batch.pixel_values is None or batch.tokens is None:
             raise ValueError("A training batch needs both `pixel_values` and `tokens`.")
         images = encode_in_parts(self._images_encoder, batch.pixel_values, self.micro_batch_size, self)
-        return images, encode_in_parts(self._texts_encoder, batch.tokens, self.micro_batch_size, self)
+        texts = encode_in_parts(self._texts_encoder, batch.tokens, self.micro_batch_size, self)
+        self.alarm.look(images, texts)
+        return images, texts
 
     def training_step(self, batch: RetrievalBatch, batch_idx: int) -> Tensor:
         """Return and log the loss of a batch."""
@@ -163,21 +226,12 @@ class RetrievalModule(LightningModule, ABC):
         Raises:
             ConfigError: when the optimiser refuses its arguments, or a pattern of `lr_scales` matches no parameter.
         """
-        optimizer = self._optimizer()
+        groups = parameter_groups(self, self.lr, self.lr_scales, self.decay_vectors)
+        optimizer = build_optimizer(self.optimizer_class, groups, self.lr, self.optimizer_args)
         if self.lr_halving_epochs is None:
             return optimizer
         schedule = halving_schedule(optimizer, self.lr_halving_epochs, self._steps_per_epoch(), self.lr_decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        groups = parameter_groups(self, self.lr, self.lr_scales, self.decay_vectors)
-        try:
-            return self.optimizer_class(groups, lr=self.lr, **self.optimizer_args)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"The optimiser refuses `model.init_args.lr: {self.lr}` or "
-                f"`model.init_args.optimizer_args: {self.optimizer_args}`: {error}."
-            ) from error
 
     def _steps_per_epoch(self) -> int:
         self.trainer.fit_loop.setup_data()  # batches are not counted before
@@ -240,11 +294,3 @@ def _evaluations(top_k: Sequence[int]) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict({stage: RetrievalEvaluation(top_k) for stage in ("val", "test")})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"`model.init_args.top_k` is {list(top_k)}: {error}") from error
-
-
-def _optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
-    known = {key: value for key, value in vars(torch.optim).items() if isinstance(value, type)}
-    if name not in known or not issubclass(known[name], torch.optim.Optimizer):
-        names = sorted(key for key, value in known.items() if issubclass(value, torch.optim.Optimizer))
-        raise ConfigError(f"`model.init_args.optimizer` is {name!r}, but torch.optim has only: {', '.join(names)}.")
-    return known[name]

@@ -46,17 +46,17 @@ def encode_in_parts(encode: Callable[[Any], Tensor], inputs: Tokens, size: int |
 
 @contextmanager
 def _statistics_at_rest(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of BatchNorm from being updated."""
-    tracking: list[Any] = [
-        one for one in model.modules() if one.training and getattr(one, "track_running_stats", False)
-    ]
-    for module in tracking:
-        module.track_running_stats = False
+    """Keep the running statistics of BatchNorm as they are, though what it does stays the same."""
+    found: list[Any] = [one for one in model.modules() if one.training and getattr(one, "track_running_stats", False)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in found]
+    for norm in found:
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def _count(inputs: Tokens) -> int:

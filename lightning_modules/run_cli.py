@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -19,7 +17,9 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import ConfigError, MissingPathError
+from lightning_modules.base import RetrievalModule
 from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
+from lightning_modules.checkpoints import checkpoint_class
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
 _TRAINER_DEFAULTS = {
@@ -70,7 +70,8 @@ class RetrievalCLI(LightningCLI):
         """Parse the command line, and look at the checkpoint that it names before anything is built."""
         super().parse_arguments(parser, args)
         if verb := self.config.get("subcommand"):
-            _check_checkpoint(self.config[verb].ckpt_path)
+            if path := self.config[verb].ckpt_path:  # "best" and "last" are no files: a fresh run folder has neither
+                checkpoint_class(path, RetrievalModule, "ckpt_path")
             _check_synthesis(self.config[verb].synthesis)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -129,23 +130,6 @@ def _check_synthesis(path: str | None) -> None:
             f"`synthesis` is {path}, but {Path(path).absolute()} is no file: run the command from the folder that the "
             "path starts from, or give null to do without."
         )
-
-
-def _check_checkpoint(path: str | None) -> None:
-    """Refuse what cannot be resumed from; "best" and "last" too, for a fresh run folder has neither."""
-    if path is None:
-        return
-    where = "a run keeps its checkpoints at RUNS/NAME/DATE/checkpoints/{best,last}.ckpt"
-    if not Path(path).is_file():
-        raise MissingPathError(f"`ckpt_path` is {path}, but {Path(path).absolute()} is no file; {where}.")
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ConfigError(
-            f"`ckpt_path` is {path}, which torch cannot load safely: it is damaged or foreign."
-        ) from error
-    if not isinstance(held, dict) or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
-        raise ConfigError(f"`ckpt_path` is {path}, which holds weights but is no checkpoint of a run; {where}.")
 
 
 def _ignore_what_users_cannot_change() -> None:

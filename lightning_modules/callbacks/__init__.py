@@ -1,8 +1,9 @@
-"""What happens around a run: its record, its closing table, its results per query and its embeddings."""
+"""What happens around a run: its record, its closing table, its results per query and embeddings, its early end."""
 
 from lightning_modules.callbacks.closing_table import ClosingTable
+from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.save_config import SaveRunConfig
 from lightning_modules.callbacks.save_embeddings import SaveEmbeddings
 from lightning_modules.callbacks.save_queries import SaveQueries
 
-__all__ = ["ClosingTable", "SaveEmbeddings", "SaveQueries", "SaveRunConfig"]
+__all__ = ["ClosingTable", "FiniteLoss", "SaveEmbeddings", "SaveQueries", "SaveRunConfig"]

@@ -1,4 +1,4 @@
-"""Processes of a gloo group."""
+"""Processes of a gloo group; a tiny CLIP, its batches, and a Trainer that keeps quiet."""
 
 from __future__ import annotations
 
@@ -49,3 +49,60 @@ def _rank(
         dist.destroy_process_group()
     except Exception:  # whatever it is, the test has to see it
         results.put((rank, _Failure(traceback.format_exc())))
+
+
+TINY_CLIP: dict[str, Any] = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "head_width": 8, "layers": 1},
+    "text_cfg": {"context_length": 12, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def tiny_clip() -> Callable[..., Any]:
+    """Build a CLIP of a few thousand parameters, the same ones every time."""
+
+    def build(model_config: dict[str, Any] = TINY_CLIP, **arguments: Any) -> Any:
+        from lightning_modules import CLIP
+
+        torch.manual_seed(0)
+        return CLIP(model_config=model_config, **arguments)
+
+    return build
+
+
+@pytest.fixture
+def pairs() -> Callable[..., Any]:
+    """Make a training batch of `count` pairs for a model whose images are 16 pixels wide."""
+
+    def make(model: Any, count: int = 4, **columns: torch.Tensor) -> Any:
+        from datamodules.batch import RetrievalBatch
+
+        ids = torch.arange(count)
+        return RetrievalBatch(
+            **{
+                "image_ids": ids,
+                "caption_ids": ids + 100,
+                "source_ids": ids,
+                "source_caption_ids": ids + 100,
+                "synthetic": torch.zeros(count, dtype=torch.bool),
+                "pixel_values": torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+                "tokens": model.processor.tokenize([f"a picture of {number} dogs" for number in range(count)]),
+                **columns,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def quiet_trainer(tmp_path: Path) -> Callable[..., Any]:
+    """Build a Trainer that writes below `tmp_path` and prints nothing."""
+
+    def build(**options: Any) -> Any:
+        from lightning.pytorch import Trainer
+
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        return Trainer(default_root_dir=tmp_path, **{**quiet, "enable_checkpointing": False, **options})
+
+    return build
