@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from datamodules.batch import RetrievalBatch, Tokens
 from lightning_modules.base import RetrievalModule
-from lightning_modules.losses import InfoNCELoss
+from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
+from lightning_modules.losses.contrastive import Positives
+from lightning_modules.open_clip_files import export_open_clip
 from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
 
 _MAX_LOG_SCALE = math.log(100)  # the bound of Radford et al. 2021, section 2.5
@@ -25,17 +27,24 @@ class CLIP(RetrievalModule):
     with learning rate 2e-6, halved every 2 epochs.
 
     Args:
-        architecture: an open_clip model name, such as "ViT-B-32" (`open_clip.list_models()` lists them).
+        architecture: an open_clip model name, such as "ViT-B-32" (`open_clip.list_models()` lists them), or
+            `local-dir:FOLDER` or `hf-hub:NAME` for a model with weights, such as an exported one.
         pretrained: an open_clip tag ("openai"), the path of a checkpoint, or None for random weights.
         model_config: an open_clip config given inline (`{embed_dim, vision_cfg, text_cfg, ...}`); it takes the place of
             `architecture`.
         preprocess_config: overrides of the preprocessing (`{mean, std, interpolation, resize_mode, ...}`).
         crop_scale: area range of the random crop in training; (1.0, 1.0) trains on the evaluation transform.
-        optimizer: name of a class in `torch.optim`.
+        positives: what another pair of the same image is to the loss: a negative ("diagonal", as in CLIP), one more
+            positive ("same_image_soft"), or neither ("mask_same_image").
+        counterfactual_weight: weight of a margin between a synthetic pair and its source, where a batch holds both
+            (`data.init_args.pair_with_source`); 0: the contrastive loss alone.
+        counterfactual_margin: that margin, in units of cosine.
+        gradient_checkpointing: whether the transformers keep the inputs of their layers only and compute the rest again
+            in the backward pass: less memory, more time. open_clip's ResNets know no such thing; `micro_batch_size`
+            works for all.
         lr: learning rate.
-        optimizer_args: further arguments of the optimiser.
         lr_halving_epochs: the learning rate is halved after every so many epochs; None: constant.
-        top_k: cut-offs k of recall and ODmAP.
+        **options: further arguments of `RetrievalModule`.
 
     Raises:
         ConfigError: when open_clip knows no such architecture or weights, or the weights do not fit the architecture.
@@ -48,24 +57,24 @@ class CLIP(RetrievalModule):
         model_config: dict[str, Any] | None = None,
         preprocess_config: dict[str, Any] | None = None,
         crop_scale: tuple[float, float] = (0.9, 1.0),
-        optimizer: str = "Adam",
+        positives: Positives = "diagonal",
+        counterfactual_weight: float = 0.0,
+        counterfactual_margin: float = 0.2,
+        gradient_checkpointing: bool = False,
         lr: float = 2e-6,
-        optimizer_args: dict[str, Any] | None = None,
         lr_halving_epochs: float | None = 2,
-        top_k: Sequence[int] = (1, 5, 10),
+        **options: Any,
     ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            lr=lr,
-            optimizer_args=optimizer_args,
-            lr_halving_epochs=lr_halving_epochs,
-            top_k=top_k,
-        )
+        super().__init__(lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
         self.model, tokenizer = build_open_clip(architecture, pretrained, model_config, preprocess_config)
+        if gradient_checkpointing:
+            self.model.set_grad_checkpointing()
         self.processor = open_clip_processor(self.model, tokenizer, crop_scale)
         self.hparams.update(rebuild_arguments(self.model, architecture, model_config))
-        self.loss = InfoNCELoss()
+        self.loss = InfoNCELoss(positives)
+        self.counterfactual_loss = CounterfactualMarginLoss(counterfactual_margin)
+        self.counterfactual_weight = counterfactual_weight
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Map images `[B, 3, H, W]` to unit rows `[B, D]`."""
@@ -76,12 +85,22 @@ class CLIP(RetrievalModule):
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
 
     def training_loss(self, batch: RetrievalBatch) -> Tensor:
-        """Return the contrastive loss of a batch of pairs, over all ranks."""
+        """Return the contrastive loss of a batch of pairs, over all ranks, and the weighted counterfactual margin."""
         images, texts = self.embed_pairs(batch)
         scale = self.model.logit_scale.exp()
         self.log("train/logit_scale", scale.detach())
-        loss: Tensor = self.loss(images, texts, scale)
+        loss: Tensor = self.loss(images, texts, scale, batch.image_ids)
+        if self.counterfactual_weight:
+            margins = self.counterfactual_loss(
+                images, texts, batch.caption_ids, batch.source_caption_ids, batch.synthetic
+            )
+            self.log("train/counterfactual_loss", margins.detach())
+            loss = loss + self.counterfactual_weight * margins
         return loss
+
+    def export(self, folder: Path) -> None:
+        """Write weights and config that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads."""
+        export_open_clip(self.model, self.processor.tokenize, self.hparams["model_config"], folder)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step, then clamp the learned log scale to [0, ln 100]."""

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import logging
+import pickle
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
+from lightning_modules.open_clip_files import check_activation
 from lightning_modules.processor import Processor
 
 
@@ -26,7 +28,7 @@ def build_open_clip(
     """Return an open_clip model and its tokenizer.
 
     Args:
-        architecture: name of an open_clip model.
+        architecture: name of an open_clip model, or `local-dir:FOLDER` or `hf-hub:NAME` for one with weights.
         pretrained: tag or path of weights, None for random weights.
         model_config: open_clip's own config format, given inline; it takes the place of `architecture`.
         preprocess_config: overrides of the preprocessing.
@@ -36,23 +38,29 @@ def build_open_clip(
     """
     import open_clip
 
+    key = "architecture" if model_config is None else "model_config"
     name = architecture if model_config is None else _register(model_config)
     _check_names(name, pretrained)
     with warnings.catch_warnings(), _no_advice(pretrained is None):
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         try:
-            model = open_clip.create_model(name, pretrained=pretrained, force_preprocess_cfg=preprocess_config)
+            model = open_clip.create_model(
+                name,
+                pretrained=pretrained,
+                force_preprocess_cfg=preprocess_config,
+                pretrained_text=False,
+                require_pretrained=pretrained is not None or _is_schema(name),
+            )
             return model, open_clip.get_tokenizer(name)
         except UserWarning as mismatch:
             raise ConfigError(
                 f"The weights `model.init_args.pretrained: {pretrained}` were trained with another activation than "
                 f"{architecture} has ({mismatch}); take the architecture with or without '-quickgelu' to match."
             ) from mismatch
-        except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-            key = "architecture" if model_config is None else "model_config"
+        except (RuntimeError, ValueError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
             raise ConfigError(
                 f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {_first_line(error)}"
-                + ("" if pretrained is None else " (where there is no network, give the path of a checkpoint)")
+                + ("" if pretrained is None else f" ({_advice(pretrained, error)})")
             ) from error
 
 
@@ -101,6 +109,12 @@ def _register(model_config: dict[str, Any]) -> str:
 def _check_names(name: str, pretrained: str | None) -> None:
     import open_clip
 
+    if _is_schema(name):
+        if pretrained is not None:
+            raise ConfigError(
+                f"`model.init_args.architecture: {name}` has weights of its own; give `pretrained: null`."
+            )
+        return
     names = open_clip.list_models()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
@@ -109,11 +123,18 @@ def _check_names(name: str, pretrained: str | None) -> None:
             + (f"; did you mean {' or '.join(near)}?" if near else "; `open_clip.list_models()` lists them.")
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is not None and pretrained not in tags and not Path(pretrained).is_file():
+    if pretrained is None or pretrained in tags:
+        return
+    if not Path(pretrained).is_file():
         raise ConfigError(
             f"`model.init_args.pretrained: {pretrained}` is neither a file nor a tag of {name}; "
             f"its tags are: {', '.join(tags) or 'none'}."
         )
+    check_activation(Path(pretrained), open_clip.get_model_config(name).get("quick_gelu", False))
+
+
+def _is_schema(name: str) -> bool:
+    return name.startswith(("local-dir:", "hf-hub:"))
 
 
 @contextmanager
@@ -125,6 +146,18 @@ def _no_advice(wanted: bool) -> Iterator[None]:
         yield
     finally:
         logging.root.setLevel(level)
+
+
+def _advice(pretrained: str, error: BaseException) -> str:
+    if "TorchScript" in str(error):
+        return (
+            "a TorchScript archive, as OpenAI published its weights, can run code; convert one that you trust with "
+            "`torch.save(open_clip.load_openai_model(PATH).float().state_dict(), NEW)` and take an architecture that "
+            "ends in -quickgelu"
+        )
+    if Path(pretrained).suffix == ".ckpt":
+        return "from the checkpoint of a run, `python -m lightning_modules export` makes weights to start from"
+    return "where there is no network, give the path of a checkpoint"
 
 
 def _first_line(error: BaseException) -> str:

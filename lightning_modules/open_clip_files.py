@@ -1,0 +1,65 @@
+"""Files of open_clip weights: what activation they were trained with, and folders that plain open_clip loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import ConfigError
+
+
+def check_activation(path: Path, quick_gelu: bool) -> None:
+    """Refuse weights that were trained with another activation than the architecture has, where it can be known.
+
+    It is known where a config lies beside the weights (`open_clip_config.json`, as every hub repository has it) or
+    where the file has the name under which open_clip's own list of weights has it. Shapes tell nothing: weights of
+    either activation load, and a model with the wrong one loses accuracy without a word.
+
+    Args:
+        path: of the weights.
+        quick_gelu: whether the architecture has QuickGELU.
+
+    Raises:
+        ConfigError: the activations are known to differ.
+    """
+    trained, source = _activation(path)
+    if trained is None or trained == quick_gelu:
+        return
+    names = {True: "QuickGELU", False: "GELU"}
+    raise ConfigError(
+        f"The weights `model.init_args.pretrained: {path}` were trained with {names[trained]} (says {source}), but the "
+        f"architecture has {names[quick_gelu]}; take an `architecture` {'with' if trained else 'without'} "
+        f"'-quickgelu', or, in an inline `model_config`, `quick_gelu: {str(trained).lower()}`."
+    )
+
+
+def export_open_clip(model: Any, tokenizer: Any, model_config: dict[str, Any], folder: Path) -> None:
+    """Write `open_clip_model.safetensors` and `open_clip_config.json`, and the tokenizer where open_clip has no own.
+
+    Args:
+        model: built by open_clip.
+        tokenizer: likewise.
+        model_config: that the model is built from.
+        folder: of the files; `open_clip.create_model_and_transforms(f"local-dir:{folder}")` loads it.
+    """
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    save_config_for_hf(model, folder / "open_clip_config.json", model_config)
+    if "hf_tokenizer_name" in model_config["text_cfg"]:
+        tokenizer.save_pretrained(folder)
+
+
+def _activation(path: Path) -> tuple[bool | None, str]:
+    """Return whether the weights were trained with QuickGELU, None where it is unknown, and who says so."""
+    config = path.parent / "open_clip_config.json"
+    if config.is_file():
+        return bool(json.loads(config.read_text()).get("model_cfg", {}).get("quick_gelu", False)), str(config)
+    import open_clip
+
+    known = [open_clip.get_pretrained_cfg(*pair) for pair in open_clip.list_pretrained()]
+    found = {bool(one.get("quick_gelu", False)) for one in known if one.get("url", "").rpartition("/")[2] == path.name}
+    return (found.pop() if len(found) == 1 else None), "open_clip's list of weights"
