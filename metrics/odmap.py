@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -182,12 +182,18 @@ class ODmAP(ShardedMetric):
         patterns, counts = distinct_rows(shard.payload[shard.keep])
         found = []
         asking = first_seen(ranks, "queries", queries["ids"], {name: queries[name] for name in _QUERY_CONTENTS})
-        for asked in rounds(ranks, queries, asking):
-            best, mentions = search_shards(ranks, asked["embeddings"], shard, self.top_k[-1], self.chunk_size)
+        for asked, best, mentions in self._retrieve(ranks, queries, asking, shard):
             num_relevant = ranks.total(count_relevant(patterns, asked["removed"], asked["kept"], self.kept, counts))
             found.append(self._score(asked, best, mentions, num_relevant))
         given = torch.stack([shard.keep.sum(), (~shard.keep).sum(), shard.ids.new_tensor(len(queries["ids"]))])
         return self._conclude(found, *ranks.total(given).tolist())
+
+    def _retrieve(
+        self, ranks: Alone, queries: Columns, asking: Tensor, shard: Shard
+    ) -> Iterator[tuple[Columns, Candidates, Tensor]]:
+        """Yield the queries of one rank after another, their best captions, and what these mention."""
+        for asked in rounds(ranks, queries, asking):
+            yield asked, *search_shards(ranks, asked["embeddings"], shard, self.top_k[-1], self.chunk_size)
 
     def _score(self, queries: Columns, best: Candidates, mentions: Tensor, num_relevant: Tensor) -> Columns:
         relevant = relevance(mentions, queries["removed"], queries["kept"], self.kept)
