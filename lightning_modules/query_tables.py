@@ -95,6 +95,25 @@ def odmap_table(odmap: ODmAP, baselines: ODmAPBaselines) -> QueryTable:
     )
 
 
+def reranked_tables(tables: Mapping[str, QueryTable], depth: int) -> dict[str, QueryTable]:
+    """Return tables of re-ranked results under names of their own, without the reference rows, which know no ranking.
+
+    Args:
+        tables: as `recall_tables` and `odmap_table` made them from re-ranked results.
+        depth: how many results of every query were re-ranked.
+    """
+    named = {}
+    for name, table in tables.items():
+        columns = {column: rows for column, rows in table.columns.items() if "/ODmAP@" not in column}
+        named[f"reranked-{name}"] = table._replace(
+            columns=columns,
+            measures=tuple(measure for measure in table.measures if measure in columns),
+            about=table.about | {"rerank_top_k": depth},
+            prefix=f"reranked/{table.prefix}",
+        )
+    return named
+
+
 def intervals(tables: Mapping[str, QueryTable], seed: int = 0) -> dict[str, float]:
     """Return the ends of the 95 % bootstrap intervals of all measures of the tables, as `SCORE/low` and `SCORE/high`.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 _GROUPS = ("i2t/R", "t2i/R", "ODmAP", "hallucinated")
 _REFERENCES = {"random ranking": "random/", "own captions": "own_captions/"}
-_FOLDS = {"mean over folds": "folds/"}
+_FURTHER = {"mean over folds": "folds/", "re-ranked": "reranked/"}
 
 
 class ClosingTable(Callback):
@@ -51,7 +51,8 @@ class ClosingTable(Callback):
 def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: Console | None = None) -> None:
     """Print one row per entry, then the random-ranking and the own-captions row, all in per cent.
 
-    Below an entry stand its 95 % interval and its mean over folds, where they were logged.
+    Below an entry stand its 95 % interval, its mean over folds, and its scores after re-ranking with their interval,
+    where they were logged.
 
     Args:
         stage: prefix of the logged keys, "val" or "test".
@@ -68,11 +69,16 @@ def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: C
     for name, values in rows.items():
         scores = {key.removeprefix(f"{stage}/"): value for key, value in values.items()}
         table.add_row(name, *_cells(groups, scores), _number(scores.get("rsum")))
-        _add_rows(table, groups, scores, {"95 % from": ("", "/low"), "95 % to": ("", "/high")})
-        _add_rows(table, groups, scores, {name: (prefix, "") for name, prefix in _FOLDS.items()})
+        _add_rows(table, groups, scores, _interval(""))
+        _add_rows(table, groups, scores, {name: (prefix, "") for name, prefix in _FURTHER.items()})
+        _add_rows(table, groups, scores, _interval("reranked/"))
     table.add_section()
     _add_rows(table, groups, first, {name: (prefix, "") for name, prefix in _REFERENCES.items()})
     (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
+
+
+def _interval(prefix: str) -> dict[str, tuple[str, str]]:
+    return {"95 % from": (prefix, "/low"), "95 % to": (prefix, "/high")}
 
 
 def _add_rows(

@@ -66,6 +66,17 @@ def test_intervals_and_folds_stand_below_their_row() -> None:
     assert "88.8" in _row(lines, "mean over folds")
 
 
+def test_re_ranked_scores_stand_below_those_of_the_embeddings() -> None:
+    again = {f"val/reranked/{name}": value for name, value in {"i2t/R@1": 11.1, "i2t/R@5": 31.0, "rsum": 99.9}.items()}
+    again |= {"val/reranked/ODmAP@1": 61.7, "val/reranked/ODmAP@5": 60.0}
+    ends = {"val/reranked/i2t/R@1/low": 10.2, "val/reranked/i2t/R@5/low": 30.0}
+    lines = _printed({"this model": SCORES | again | ends})
+    for cells in ("11.1 31.0", "61.7 60.0", "99.9"):
+        assert cells in _row(lines, "re-ranked")
+    assert "7.3 20.0" in _row(lines, "this model")
+    assert "10.2 30.0" in lines[lines.index(_row(lines, "re-ranked")) + 1]
+
+
 def test_without_queries_there_is_no_odmap() -> None:
     needs_queries = ("ODmAP", "hallucinated", "hubs")
     lines = _printed({"this model": {k: v for k, v in SCORES.items() if not any(word in k for word in needs_queries)}})

@@ -47,9 +47,11 @@ def _world() -> dict[str, tuple[RetrievalBatch, torch.Tensor]]:
     }
 
 
-def _filled(without: tuple[str, ...] = (), **positives: Any) -> RetrievalEvaluation:
+def _filled(without: tuple[str, ...] = (), reranked: bool = False, **positives: Any) -> RetrievalEvaluation:
     evaluation = RetrievalEvaluation(CUTS)
     evaluation.start(positives)
+    if reranked:
+        evaluation.rerank_by(lambda image_ids, caption_ids: torch.cos(image_ids * 5 + caption_ids), max(CUTS))
     for kind, (batch, embeddings) in _world().items():
         if kind not in without:
             (evaluation.update_captions if kind == "captions" else evaluation.update_images)(batch, embeddings)
@@ -134,9 +136,10 @@ def test_positives_may_have_any_name(name: str) -> None:
     assert f"{name}/t2i/R@1" in _filled(**{name: OWN}).compute()
 
 
-def test_positives_may_not_be_taken_for_folds() -> None:
-    with pytest.raises(ConfigError, match=r"`positives\.folds`.* choose another name"):
-        RetrievalEvaluation().start({"folds": OWN})
+@pytest.mark.parametrize("name", ["folds", "reranked"])
+def test_positives_may_not_be_taken_for_other_scores(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`positives\.{name}`.* choose another name"):
+        RetrievalEvaluation().start({name: OWN})
 
 
 def test_positives_of_another_split_are_named_and_left_out() -> None:
@@ -145,6 +148,28 @@ def test_positives_of_another_split_are_named_and_left_out() -> None:
         found = _filled(other=other, own=OWN).compute()
     assert "own/i2t/R@1" in found
     assert not any(name.startswith("other/") for name in found)
+
+
+def test_re_ranked_scores_stand_beside_the_others_and_average_from_tables_of_their_own() -> None:
+    evaluation, plain = _filled(reranked=True, own=OWN), _filled(own=OWN)
+    scores, expected = _plain(evaluation.compute()), _plain(plain.compute())
+    assert {name: value for name, value in scores.items() if not name.startswith("reranked/")} == expected
+    assert list(evaluation.tables) == [*plain.tables, "reranked-i2t", "reranked-t2i", "reranked-odmap"]
+    for table in evaluation.tables.values():
+        for measure in table.measures:
+            assert float(table.columns[measure].mean()) == pytest.approx(scores[f"{table.prefix}{measure}"])
+    assert scores["reranked/i2t/mean_rank"] != scores["i2t/mean_rank"]
+    evaluation.start()
+    for kind, (batch, rows) in _world().items():
+        (evaluation.update_captions if kind == "captions" else evaluation.update_images)(batch, rows)
+    assert not any(name.startswith("reranked/") for name in evaluation.compute())
+
+
+def test_without_queries_recall_alone_is_re_ranked() -> None:
+    scores = _filled(without=("queries",), reranked=True).compute()
+    assert {name for name in scores if name.startswith("reranked/")} == {
+        f"reranked/{name}" for name in scores if name == "rsum" or name.startswith(("i2t/", "t2i/"))
+    }
 
 
 def test_a_pass_leaves_no_rows_to_the_next() -> None:
@@ -170,7 +195,7 @@ def test_the_docs_name_every_score_and_no_other() -> None:
     patterns = {
         key.replace("NAME", "own").replace("@k", "@[0-9]*").replace("...", "*") for key in named if key[-1] != "/"
     }
-    evaluation = _filled(own=OWN)
+    evaluation = _filled(reranked=True, own=OWN)
     logged = [*evaluation.compute(), *intervals(evaluation.tables)]
     assert [key for key in logged if not any(fnmatchcase(key, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatchcase(key, pattern) for key in logged)] == []
