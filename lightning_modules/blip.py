@@ -162,10 +162,14 @@ class BLIP(RerankingModule):
         self.ramp_steps = self.alpha_epochs * self._steps_per_epoch()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take a step, clamp the temperature, and let the momentum copy follow."""
+        """Take a step and `follow`."""
         super().optimizer_step(*args, **kwargs)
-        with torch.no_grad():
-            self.temperature.clamp_(*_TEMPERATURES)
+        self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Clamp the temperature and let the momentum copy follow; a training loop calls it after every step."""
+        self.temperature.clamp_(*_TEMPERATURES)
         self.momentum_copy.follow(self.model)
 
     def configure_model(self) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # those of CLIP
 _MATCH_TOKEN = "[ENC]"  # noqa: S105 (BLIP's name for the first token of a caption that is matched with an image)
 _DECODE_TOKEN = "[DEC]"  # noqa: S105 (its name for the first token of a caption that is written; it keeps the ids right)
+_BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DROPPED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
 
 
@@ -114,32 +115,43 @@ def build_tokenizer(source: str | list[str]) -> BertTokenizer:
         ConfigError: when there is no such tokenizer, or it lacks a token that every BERT tokenizer has.
 
     Example:
-        >>> build_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog"])("Dog [ENC]")["input_ids"]
-        [2, 4, 6, 3]
+        >>> build_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog"])("Dog [ENC]")["input_ids"]
+        [2, 5, 7, 3]
     """
-    from transformers import BertTokenizer
-
-    if isinstance(source, str) and not Path(source).is_file():
-        try:
-            tokenizer: BertTokenizer = BertTokenizer.from_pretrained(source)
-        except (OSError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"`model.init_args.tokenizer: {source}` is no vocabulary file, and no folder or id of a tokenizer that "
-                f"can be loaded: {_first_line(error)}"
-            ) from error
-    else:
-        words = Path(source).read_text(encoding="utf-8").rstrip("\n").split("\n") if isinstance(source, str) else source
-        if doubled := [word for word, times in Counter(words).items() if times > 1]:
-            raise ConfigError(f"The vocabulary that `model.init_args.tokenizer` names holds {doubled[0]!r} twice.")
-        tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
-    known = tokenizer.get_vocab()
-    if missing := [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in known]:
+    words = _words(source)
+    if missing := [token for token in _BERT_TOKENS if token not in words]:
         raise ConfigError(
             f"The vocabulary that `model.init_args.tokenizer` names lacks {', '.join(missing)}; every BERT vocabulary "
             "has them."
         )
+    if doubled := [word for word, times in Counter(words).items() if times > 1]:
+        raise ConfigError(f"The vocabulary that `model.init_args.tokenizer` names holds {doubled[0]!r} twice.")
+    from transformers import BertTokenizer
+
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
     tokenizer.add_special_tokens({"bos_token": _DECODE_TOKEN, "additional_special_tokens": [_MATCH_TOKEN]})
     return tokenizer
+
+
+def _words(source: str | list[str]) -> list[str]:
+    """Return the tokens in the order of their ids."""
+    from transformers import BertTokenizer
+
+    if not isinstance(source, str):
+        return source
+    if Path(source).is_file():
+        return Path(source).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    reason = "it has no vocabulary"
+    try:
+        known = BertTokenizer.from_pretrained(source).get_vocab()
+    except (OSError, TypeError, ValueError) as error:
+        known, reason = {}, _first_line(error)
+    if len(known) <= len(_BERT_TOKENS):  # transformers makes up these alone where it finds nothing
+        raise ConfigError(
+            f"`model.init_args.tokenizer: {source}` is no vocabulary file, and no folder or id of a tokenizer that can "
+            f"be loaded: {reason}; give the path of BERT's `vocab.txt` where the hub cannot be reached."
+        )
+    return sorted(known, key=known.__getitem__)
 
 
 def export_processor(tokenizer: BertTokenizer, image_size: int, folder: Path) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.losses.pairs import full_precision
+
 if TYPE_CHECKING:
     from transformers import BlipForImageTextRetrieval
 
@@ -20,12 +22,12 @@ def image_states(model: BlipForImageTextRetrieval, pixel_values: Tensor) -> Tens
 
 def image_embeddings(model: BlipForImageTextRetrieval, states: Tensor) -> Tensor:
     """Map the states of images `[B, T, W]` to unit rows `[B, D]`."""
-    return F.normalize(model.vision_proj(states[:, 0]).float(), dim=-1)
+    return F.normalize(full_precision(model.vision_proj(states[:, 0])), dim=-1)
 
 
 def text_embeddings(model: BlipForImageTextRetrieval, tokens: Mapping[str, Tensor]) -> Tensor:
     """Map tokens `[B, L]` to unit rows `[B, D]`, without a look at an image."""
-    return F.normalize(model.text_proj(_first_states(model, tokens)).float(), dim=-1)
+    return F.normalize(full_precision(model.text_proj(_first_states(model, tokens))), dim=-1)
 
 
 def matching_logits(
