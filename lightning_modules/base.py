@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -117,10 +118,10 @@ class RetrievalModule(LightningModule, ABC):
         Example:
             RetrievalModule.load_from_checkpoint("runs/demo/20250131-120000/checkpoints/best.ckpt").eval()
         """
-        kind = checkpoint_class(checkpoint_path, cls)
-        rebuilt: Self = super(RetrievalModule, kind).load_from_checkpoint(
-            checkpoint_path, weights_only=weights_only, **options
-        )
+        rebuild = super(RetrievalModule, checkpoint_class(checkpoint_path, cls)).load_from_checkpoint
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.cli")  # a deprecation among libraries
+            rebuilt: Self = rebuild(checkpoint_path, weights_only=weights_only, **options)
         return rebuilt
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -62,11 +62,11 @@ TINY_CLIP: dict[str, Any] = {
 def tiny_clip() -> Callable[..., Any]:
     """Build a CLIP of a few thousand parameters, the same ones every time."""
 
-    def build(model_config: dict[str, Any] = TINY_CLIP, **arguments: Any) -> Any:
+    def build(quick_gelu: bool = False, **arguments: Any) -> Any:
         from lightning_modules import CLIP
 
         torch.manual_seed(0)
-        return CLIP(model_config=model_config, **arguments)
+        return CLIP(**{"model_config": TINY_CLIP | {"quick_gelu": quick_gelu}, **arguments})
 
     return build
 

@@ -111,19 +111,6 @@ def test_the_papers_recipe_is_the_default() -> None:
     assert (recipe.optimizer_class, recipe.lr, recipe.lr_halving_epochs) == (torch.optim.Adam, 2e-6, 2)
 
 
-def test_a_checkpoint_rebuilds_the_model_alone(model: CLIP, tmp_path: Path) -> None:
-    trainer = _fit(model, tmp_path, steps=1, max_epochs=1)
-    path = tmp_path / "model.ckpt"
-    trainer.save_checkpoint(path)
-    again = CLIP.load_from_checkpoint(path, weights_only=True)
-    batch = _batch(model)
-    for loaded in (model, again):
-        loaded.eval()
-    torch.testing.assert_close(again.encode_images(batch.pixel_values), model.encode_images(batch.pixel_values))
-    torch.testing.assert_close(again.encode_texts(batch.tokens), model.encode_texts(batch.tokens))
-    assert again.hparams["pretrained"] is None
-
-
 def test_a_misspelled_optimiser_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"`model.init_args.optimizer` is 'Adm'.*AdamW"):
         CLIP(model_config=TINY, optimizer="Adm")
@@ -133,6 +120,9 @@ def test_a_misspelled_optimiser_lists_those_there_are() -> None:
     ("arguments", "words"),
     [
         ({"lr_halving_epochs": 0}, "`model.init_args.lr_halving_epochs` is 0"),
+        ({"lr_decay": 0.0}, "`model.init_args.lr_decay` is 0"),
+        ({"micro_batch_size": 0}, "`model.init_args.micro_batch_size` is 0"),
+        ({"positives": "diagonals"}, "`model.init_args.positives` is 'diagonals'"),
         ({"top_k": [0, 1]}, r"`model.init_args.top_k` is \[0, 1\]: top_k must hold positive"),
     ],
 )
@@ -146,3 +136,86 @@ def test_a_batch_without_texts_is_refused(model: CLIP) -> None:
     batch.tokens = None
     with pytest.raises(ValueError, match="needs both"):
         model.training_loss(batch)
+
+
+RESNET: dict[str, Any] = {**TINY, "vision_cfg": {"image_size": 32, "width": 2, "layers": [1, 1, 1, 1], "head_width": 8}}
+
+
+def _gradients(model: CLIP, batch: RetrievalBatch) -> dict[str, torch.Tensor]:
+    model.log = lambda *_, **__: None
+    model.zero_grad()
+    model.training_loss(batch).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def _clip(**arguments: Any) -> CLIP:
+    torch.manual_seed(0)
+    return CLIP(**{"model_config": TINY, **arguments})
+
+
+@pytest.mark.parametrize("saving", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}])
+def test_saving_memory_changes_no_gradient(saving: dict[str, Any]) -> None:
+    whole, saved = _clip(), _clip(**saving)
+    batch = _batch(whole, 7)
+    torch.testing.assert_close(_gradients(saved, batch), _gradients(whole, batch))
+
+
+def test_positives_reach_the_loss() -> None:
+    batch = replace(_batch(_clip(), 4), image_ids=torch.tensor([5, 5, 6, 7]))
+    losses = {}
+    for positives in ("diagonal", "same_image_soft", "mask_same_image"):
+        model = _clip(positives=positives)
+        images, texts = model.embed_pairs(batch)
+        losses[positives] = model.loss(images, texts, torch.tensor(10.0), batch.image_ids).item()
+        model.log = lambda *_, **__: None
+        with torch.no_grad():
+            model.model.logit_scale.fill_(math.log(10))
+        assert model.training_loss(batch).item() == pytest.approx(losses[positives])
+    assert len(set(losses.values())) == 3
+
+
+def test_the_counterfactual_margin_is_added_by_its_weight() -> None:
+    batch = replace(
+        _batch(_clip(), 4),
+        caption_ids=torch.tensor([1, 2, 3, 9]),
+        source_caption_ids=torch.tensor([1, 2, 3, 2]),
+        synthetic=torch.tensor([False, False, False, True]),
+    )
+    plain, weighted = _clip(), _clip(counterfactual_weight=0.5, counterfactual_margin=0.3)
+    images, texts = plain.embed_pairs(batch)
+    scores = (images @ texts.T).tolist()
+    margins = max(0, 0.3 + scores[3][1] - scores[3][3]) + max(0, 0.3 + scores[1][3] - scores[1][1])
+    for model in (plain, weighted):
+        model.log = lambda *_, **__: None
+    assert margins > 0
+    difference = weighted.training_loss(batch) - plain.training_loss(batch)
+    assert difference.item() == pytest.approx(0.5 * margins, abs=1e-5)
+
+
+def test_a_resnet_trains_while_its_stem_and_its_statistics_rest(tmp_path: Path) -> None:
+    model = _clip(
+        model_config=RESNET,
+        lr=0.1,
+        lr_halving_epochs=1,
+        freeze=["model.visual.[!a]*"],
+        lr_scales={"model.visual.*": 0.5, "*token_embedding*": 0.0},
+        decay_vectors=False,
+        optimizer="AdamW",
+        optimizer_args={"weight_decay": 0.1},
+        micro_batch_size=2,
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batch = replace(_batch(model, 4), pixel_values=torch.rand(4, 3, 32, 32))
+    trainer = _trainer(tmp_path, max_epochs=1)
+    trainer.fit(model, DataLoader([batch] * 2, batch_size=None))
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    visual = {name for name in moved if name.startswith("model.visual.")}
+    assert visual == {name for name in before if name.startswith("model.visual.attnpool.")}
+    assert "model.token_embedding.weight" not in moved
+    assert "model.logit_scale" in moved
+    settings = {(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups}
+    assert settings == {(0.025, 0.1), (0.025, 0.0), (0.0, 0.1), (0.05, 0.1), (0.05, 0.0)}
+    model.eval()
+    model.train()
+    assert not model.model.visual.bn1.training
+    assert model.model.visual.attnpool.training

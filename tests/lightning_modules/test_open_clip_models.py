@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import yaml
@@ -111,3 +112,81 @@ def test_an_activation_mismatch_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("open_clip.factory.CLIP", never)
     with pytest.raises(ConfigError, match="quickgelu"):
         build_open_clip("ViT-B-32", "openai")
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-L-14-336", "ViT-B-16-plus-240", "convnext_base", "coca_ViT-B-32"])
+def test_other_architectures_are_built_shrunken(name: str) -> None:
+    config = _shrunken(open_clip.get_model_config(name))
+    model, tokenizer = build_open_clip("unused", None, config)
+    processor = open_clip_processor(model, tokenizer, (0.9, 1.0))
+    image = processor.train_image(Image.new("RGB", (7, 5)))[None]
+    assert image.shape[-1] == config["vision_cfg"]["image_size"]
+    with torch.no_grad():
+        assert model.encode_image(image).shape == model.encode_text(processor.tokenize(["a dog"])).shape == (1, 8)
+    assert rebuild_arguments(model, name, None)["model_config"] == open_clip.get_model_config(name)
+
+
+def _shrunken(config: dict[str, Any]) -> dict[str, Any]:
+    small: dict[str, Any] = {"width": 16, "head_width": 8, "layers": 1, "heads": 2, "context_length": 12}
+    small |= {"timm_model_name": "test_byobnet", "timm_proj": "linear", "image_size": 64, "patch_size": 16}
+    small |= {"embed_dim": 8, "attn_pooler_heads": 2, "latent_dim": 8}
+    towers = {key: value for key, value in config.items() if isinstance(value, dict)}
+    shrunken = {key: {name: small.get(name, value) for name, value in tower.items()} for key, tower in towers.items()}
+    shrunken["vision_cfg"]["head_width"] = 8
+    if isinstance(config["vision_cfg"].get("layers"), list):
+        shrunken["vision_cfg"]["layers"] = [1, 1, 1, 1]
+    return {**config, **shrunken, "embed_dim": 8}
+
+
+def _weights(folder: Path, name: str, **config: Any) -> str:
+    model, _ = build_open_clip("unused", None, {**TINY, **config})
+    torch.save(model.state_dict(), folder / name)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_local_weights_of_another_activation_are_refused_where_a_config_lies_beside(
+    tmp_path: Path, quick: bool
+) -> None:
+    path = _weights(tmp_path, "model.pt")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**TINY, "quick_gelu": quick}}))
+    build_open_clip("unused", path, {**TINY, "quick_gelu": quick})
+    with pytest.raises(ConfigError, match=rf"open_clip_config.json\).*`quick_gelu: {str(quick).lower()}`"):
+        build_open_clip("unused", path, {**TINY, "quick_gelu": not quick})
+
+
+def test_local_weights_of_another_activation_are_refused_where_their_name_is_known(tmp_path: Path) -> None:
+    path = _weights(tmp_path, "rn50-quickgelu-cc12m-f000538c.pt")
+    build_open_clip("unused", path, {**TINY, "quick_gelu": True})
+    with pytest.raises(ConfigError, match=r"were trained with QuickGELU .says open_clip's list of weights"):
+        build_open_clip("unused", path, TINY)
+
+
+def test_a_torchscript_archive_is_explained(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "ViT.pt")
+    with pytest.raises(ConfigError, match=r"convert one that you trust with `torch\.save"):
+        build_open_clip("unused", str(tmp_path / "ViT.pt"), TINY)
+
+
+def test_the_checkpoint_of_a_run_is_no_pretrained_model(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"model.logit_scale": torch.ones(())}}, tmp_path / "best.ckpt")
+    with pytest.raises(ConfigError, match="`python -m lightning_modules export` makes weights to start from"):
+        build_open_clip("unused", str(tmp_path / "best.ckpt"), TINY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("local-dir:nowhere",), "`model.init_args.architecture`.*nowhere"),
+        (("local-dir:nowhere", "openai"), "has weights of its own; give `pretrained: null`"),
+    ],
+)
+def test_folders_are_checked(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_open_clip(*arguments)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY}))
+    with pytest.raises(ConfigError, match="could not be loaded"):
+        build_open_clip(f"local-dir:{tmp_path}")
