@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.errors import ConfigError
 from lightning_modules.distributed import mean_over_ranks
+from lightning_modules.losses.arguments import checked_choice
 from lightning_modules.losses.pairs import gather_pairs, same_image
 
 Positives: TypeAlias = Literal["diagonal", "same_image_soft", "mask_same_image"]
@@ -38,11 +38,7 @@ class InfoNCELoss(nn.Module):
 
     def __init__(self, positives: Positives = "diagonal") -> None:
         super().__init__()
-        if positives not in get_args(Positives):
-            raise ConfigError(
-                f"`model.init_args.positives` is {positives!r}: give one of {', '.join(get_args(Positives))}."
-            )
-        self.positives = positives
+        self.positives = checked_choice("positives", positives, Positives)
 
     def forward(self, images: Tensor, texts: Tensor, scale: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """Return the loss of one batch.

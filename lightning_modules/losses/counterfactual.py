@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.distributed import gather, mean_over_ranks
-from lightning_modules.losses.pairs import checked_margin, gather_pairs
+from lightning_modules.losses.arguments import checked_margin
+from lightning_modules.losses.pairs import gather_pairs
 
 _SYNTHETIC = -2  # an id that no caption has, and that is not the -1 of an unknown source either
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.errors import ConfigError
 from lightning_modules.distributed import gather, gather_with_grad, rank_offset, world_size
 
 
@@ -80,14 +79,3 @@ def same_image(image_ids: Tensor) -> Tensor:
 def full_precision(values: Tensor) -> Tensor:
     """Return floats of half precision as float32, wider ones as they are."""
     return values.float() if values.dtype.itemsize < 4 else values
-
-
-def checked_margin(margin: float, owner: str) -> float:
-    """Return the margin.
-
-    Raises:
-        ConfigError: when it is below 0 or not a number.
-    """
-    if not margin >= 0:
-        raise ConfigError(f"The margin of {owner} is {margin} in `model.init_args`: give a number of at least 0.")
-    return margin

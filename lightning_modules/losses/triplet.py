@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lightning_modules.distributed import mean_over_ranks, sum_over_ranks
-from lightning_modules.losses.pairs import Pairs, checked_margin, gather_pairs, same_image
+from lightning_modules.losses.arguments import checked_choice, checked_margin
+from lightning_modules.losses.pairs import Pairs, gather_pairs, same_image
 
 Hinges: TypeAlias = Literal["max", "sum"]
 Reduction: TypeAlias = Literal["sum", "mean"]
@@ -36,7 +38,7 @@ class TripletLoss(nn.Module):
         hinges: as above.
 
     Raises:
-        ConfigError: when the margin is below 0.
+        ConfigError: when the margin is below 0, or `hinges` or `reduction` is neither of its two values.
 
     Example:
         >>> rows = torch.ones(3, 1)
@@ -53,8 +55,8 @@ class TripletLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.margin = checked_margin(margin, type(self).__name__)
-        self.hinges: Hinges = hinges
-        self.reduction = reduction
+        self.hinges: Hinges = checked_choice("hinges", hinges, Hinges)
+        self.reduction = checked_choice("reduction", reduction, Reduction)
         self.mask_same_image = mask_same_image
 
     def forward(self, images: Tensor, texts: Tensor, image_ids: Tensor | None = None) -> Tensor:
@@ -85,21 +87,20 @@ class TripletLoss(nn.Module):
         return rows, columns
 
     def _hardest(self, pairs: Pairs, excluded: Places) -> Tensor:
-        """Return the costs `[B]` of the hardest negatives.
-
-        Only they have a gradient, so the similarities to all others are taken without one: the backward pass handles
-        `[B, D]` rows instead of two `[B, G]` by `[G, D]` products.
-        """
-        captions, photos = _hardest_negatives(pairs, excluded)
-        positive = (pairs.images * pairs.texts).sum(dim=1)
-        costs = torch.zeros_like(positive)
-        for rows, others, (place, exists) in (
-            (pairs.images, pairs.all_texts, captions),
-            (pairs.texts, pairs.all_images, photos),
-        ):
-            hinge = F.relu(self.margin + (rows * others[place]).sum(dim=1) - positive)
-            costs = costs + hinge.where(exists, 0)
-        return costs
+        """Return the costs `[B]` of the hardest negatives."""
+        with torch.no_grad():
+            matrices = pairs.similarities()
+            positive = matrices[0].gather(1, pairs.own[:, None])[:, 0]
+            costs, places = [], []
+            for similarity in matrices:
+                similarity[excluded] = -torch.inf
+                highest, place = similarity.max(dim=1)
+                costs.append(F.relu(self.margin + highest - positive))
+                places.append(place)
+        hinges: Tensor = _HardestHinges.apply(
+            pairs.images, pairs.texts, pairs.all_images, pairs.all_texts, *places, *costs
+        )
+        return hinges
 
     def _all(self, pairs: Pairs, excluded: Places) -> Tensor:
         positive = (pairs.images * pairs.texts).sum(dim=1, keepdim=True)
@@ -109,12 +110,40 @@ class TripletLoss(nn.Module):
         return captions + photos
 
 
-@torch.no_grad()
-def _hardest_negatives(pairs: Pairs, excluded: Places) -> list[Places]:
-    """Return, for captions and for images, where the most similar negative `[B]` stands and whether there is one."""
-    found = []
-    for similarity in pairs.similarities():
-        similarity[excluded] = -torch.inf
-        highest, place = similarity.max(dim=1)
-        found.append((place, highest > -torch.inf))
-    return found
+class _HardestHinges(torch.autograd.Function):
+    """Costs that are known already, with the gradient of `[m + s(i, c') - s(i, c)]_+ + [m + s(i', c) - s(i, c)]_+`.
+
+    One negative of each kind has a gradient, so the backward pass handles `[B, D]` rows, where one through the
+    similarities would twice multiply a `[B, G]` matrix that is nearly all zeros.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        texts: Tensor,
+        all_images: Tensor,
+        all_texts: Tensor,
+        captions: Tensor,
+        photos: Tensor,
+        caption_costs: Tensor,
+        photo_costs: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(
+            images, texts, all_images, all_texts, captions, photos, caption_costs > 0, photo_costs > 0
+        )
+        return caption_costs + photo_costs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        images, texts, all_images, all_texts, captions, photos, *active = ctx.saved_tensors
+        by_caption, by_photo = (torch.where(costly, grad, 0)[:, None] for costly in active)
+        pull = by_caption + by_photo
+        return (
+            all_texts[captions].mul_(by_caption).addcmul_(texts, pull, value=-1),
+            all_images[photos].mul_(by_photo).addcmul_(images, pull, value=-1),
+            torch.zeros_like(all_images).index_put_((photos,), texts * by_photo, accumulate=True),
+            torch.zeros_like(all_texts).index_put_((captions,), images * by_caption, accumulate=True),
+            *[None] * 4,
+        )

@@ -106,6 +106,13 @@ def test_refuses_a_negative_margin(margin: float) -> None:
         TripletLoss(margin)
 
 
+def test_refuses_other_hinges_and_reductions() -> None:
+    with pytest.raises(ConfigError, match="hinges` is 'hardest': give one of max, sum"):
+        TripletLoss(hinges="hardest")
+    with pytest.raises(ConfigError, match="reduction` is 'none': give one of sum, mean"):
+        TripletLoss(reduction="none")
+
+
 def test_refuses_to_mask_without_ids() -> None:
     with pytest.raises(ValueError, match="needs the `image_ids`"):
         TripletLoss(mask_same_image=True)(_unit(2, 0), _unit(2, 1))
