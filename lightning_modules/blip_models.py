@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,8 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
         if (family := held.get("model_type")) != BlipConfig.model_type:
             raise ConfigError(f"{key} is a model of the family {family!r}, not of BLIP.")
         config = _config(held, overrides)
-        loaded: Any = BlipForImageTextRetrieval.from_pretrained(source, config=config, output_loading_info=True)
+        with _no_report():
+            loaded: Any = BlipForImageTextRetrieval.from_pretrained(source, config=config, output_loading_info=True)
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"{key} is neither a checkpoint file nor a folder or id that transformers can load: {_first_line(error)}"
@@ -99,6 +101,19 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
     unexpected = [name for name in report["unexpected_keys"] if not name.endswith("position_ids")]
     _check_names(key, report["missing_keys"], unexpected)
     return model
+
+
+@contextmanager
+def _no_report() -> Iterator[None]:
+    """Keep transformers from printing a table of the weights that do not fit; they are named in one sentence here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _original(path: Path, overrides: Mapping[str, Any]) -> BlipParts:
