@@ -55,7 +55,6 @@ class BLIP(RerankingModule):
         negatives: whether hard negatives come from all ranks or from the local one.
         counterfactual_weight: weight of the margin between synthetic pairs and their sources in the loss.
         counterfactual_margin: that margin, of cosines.
-        gradient_checkpointing: whether the layers are computed again in the backward pass, for less memory.
         rerank_top_k: how many results of every query are re-ranked by matching in evaluation; 0: none.
         optimizer: name of a class in `torch.optim`.
         lr: learning rate.
@@ -88,7 +87,6 @@ class BLIP(RerankingModule):
         negatives: Literal["all_ranks", "local"] = "all_ranks",
         counterfactual_weight: float = 0.0,
         counterfactual_margin: float = 0.2,
-        gradient_checkpointing: bool = False,
         rerank_top_k: int = 256,
         optimizer: str = "AdamW",
         lr: float = 1e-5,
@@ -114,8 +112,6 @@ class BLIP(RerankingModule):
         self.processor = blip_processor(self.tokenizer, self.image_size, crop_scale, flip, augment)
         self.hparams.update(pretrained=None, config=rebuild_config(sizes), tokenizer=self.tokenizer.vocabulary)
         self.momentum_copy = MomentumCopy(parts.momentum or parts.model, momentum)
-        if gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
         start = torch.tensor(temperature) if parts.temperature is None else parts.temperature
         self.temperature = nn.Parameter(start.detach().clone().reshape(()).clamp(*_TEMPERATURES))
         self.contrastive = MomentumContrastiveLoss(sizes.image_text_hidden_size, queue_size)
@@ -145,6 +141,7 @@ class BLIP(RerankingModule):
             raise ValueError("A training batch of BLIP needs both `pixel_values` and `tokens`.")
         states = self._in_parts(lambda pixels: image_states(self.model, pixels), batch.pixel_values)
         images, texts = image_embeddings(self.model, states), self._in_parts(self.encode_texts, batch.tokens)
+        self.alarm.look(images, texts)
         losses = {
             "contrastive": self._contrastive_loss(batch, images, texts),
             "matching": self._matching_loss(batch, states, images, texts),
