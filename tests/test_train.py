@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from lightning_modules import CLIP, RetrievalModule
 from metrics import per_query
 from metrics.__main__ import main as compare_files
 from metrics.statistics import bootstrap
@@ -285,9 +286,9 @@ def test_same_seed_same_numbers_and_resuming_changes_nothing(world: Path, clip: 
 def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_model(
     world: Path, clip: tuple[str, ...]
 ) -> None:
-    status, folder = _run(
-        world, "fit", *clip, "--trainer.precision", "bf16-mixed", "--trainer.limit_train_batches", "3"
-    )
+    short = ("--trainer.precision", "bf16-mixed", "--trainer.limit_train_batches", "3")
+    frozen = ("--model.init_args.freeze", '["model.visual.trunk.stem.*"]', "--model.init_args.micro_batch_size", "6")
+    status, folder = _run(world, "fit", *clip, *short, *frozen)
     assert status == 0
     assert len(_columns(folder)["train/loss"]) == 6
     assert {tensor.dtype for key, tensor in _weights(folder).items() if key.endswith("weight")} == {torch.float32}
@@ -296,6 +297,9 @@ def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_mode
     status, tested = _run(world, "test", "--ckpt_path", _last(folder))  # the config names another model
     assert status == 0
     assert _columns(tested)["test/rsum"]
+    rebuilt = RetrievalModule.load_from_checkpoint(_last(folder))
+    assert isinstance(rebuilt, CLIP)
+    assert (rebuilt.freeze_patterns, rebuilt.micro_batch_size) == (("model.visual.trunk.stem.*",), 6)
 
 
 def _run_pair(world: Path, verb: str, *arguments: str) -> Path:
