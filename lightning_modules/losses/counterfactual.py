@@ -9,8 +9,6 @@ from lightning_modules.distributed import gather, mean_over_ranks
 from lightning_modules.losses.arguments import checked_margin
 from lightning_modules.losses.pairs import gather_pairs
 
-_SYNTHETIC = -2  # an id that no caption has, and that is not the -1 of an unknown source either
-
 
 class CounterfactualMarginLoss(nn.Module):
     """Hinges that ask a synthetic pair and its source, wherever both are among the pairs of all ranks, to keep apart.
@@ -52,8 +50,7 @@ class CounterfactualMarginLoss(nn.Module):
             A scalar, 0 where no synthetic pair has its source in the batch.
         """
         pairs = gather_pairs(images, texts)
-        originals = gather(caption_ids.masked_fill(synthetic, _SYNTHETIC))
-        made_from = synthetic[:, None] & (source_caption_ids[:, None] == originals)
+        made_from = synthetic[:, None] & (source_caption_ids[:, None] == gather(caption_ids))
         edited, source = made_from.nonzero(as_tuple=True)
         x, y = pairs.all_images[source], pairs.all_texts[source]
         x_edited, y_edited = pairs.images[edited], pairs.texts[edited]
