@@ -1,0 +1,39 @@
+"""Words that messages to users are made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+
+def gist(error: BaseException) -> str:
+    r"""Return the first two lines of another library's message, or the name of the error where it says nothing.
+
+    Example:
+        >>> gist(ValueError("Field 'width':\n  expected int, got str\nsee our documentation"))
+        "Field 'width': expected int, got str"
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__
+
+
+def near(name: str, known: Collection[str], otherwise: str = ".") -> str:
+    """Return "; did you mean ...?" where known names are near to a name that is not known, else `otherwise`.
+
+    Example:
+        >>> near("resnet5O", ["resnet50", "vgg19"]), near("x", ["resnet50"])
+        ('; did you mean resnet50?', '.')
+    """
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(found)}?" if found else otherwise
+
+
+def a_few(names: Sequence[str], count: int = 3) -> str:
+    """Return the first names, and how many there are more.
+
+    Example:
+        >>> a_few(["a", "b", "c", "d", "e"])
+        'a, b, c and 2 more'
+    """
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest
