@@ -21,7 +21,7 @@ _REFUSALS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionEr
 
 def build_timm(
     name: str, weights: str | None = None, image_size: int | None = None, options: Mapping[str, Any] | None = None
-) -> nn.Module:
+) -> Any:
     """Build an image tower without a classifier, which maps `[B, 3, H, W]` to pooled features `[B, F]`.
 
     Args:
@@ -73,14 +73,14 @@ def preprocessing(tower: nn.Module, image_size: int | None, overrides: Mapping[s
     Raises:
         ConfigError: an override has another name.
     """
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     if unknown := set(overrides or {}) - set(_PREPROCESSING):
         raise ConfigError(
             f"`model.init_args.image_preprocess` holds {', '.join(sorted(unknown))}; its keys are "
             f"{', '.join(_PREPROCESSING)}."
         )
-    wanted = resolve_model_data_config(tower)
+    wanted: dict[str, Any] = resolve_model_data_config(tower)  # type: ignore[no-untyped-call]
     size = {} if image_size is None else {"input_size": (3, image_size, image_size)}
     merged = {**wanted, **size, **(overrides or {})}
     return {key: list(value) if isinstance(value, tuple | list) else value for key, value in merged.items()}
@@ -96,9 +96,11 @@ def image_transforms(
         crop_scale: area range of the random crop.
         flip: whether half of the training images are mirrored.
     """
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()}
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()
+    }
     augment: dict[str, Any] = {"scale": tuple(crop_scale), "hflip": 0.5 * flip, "color_jitter": None}
     return create_transform(**settings, is_training=True, **augment), create_transform(**settings)
 
