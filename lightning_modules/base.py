@@ -281,8 +281,11 @@ class RetrievalModule(LightningModule, ABC):
 
 @cache
 def _compiled(encode: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compile the method of a class, not of an object: nothing that a checkpoint or a copy would hold changes."""
-    return torch.compile(encode)
+    """Compile the method of a class, not of an object: nothing that a checkpoint or a copy would hold changes.
+
+    Every shape has a graph of its own, so that a part is computed again by the very graph that computed it first.
+    """
+    return torch.compile(encode, dynamic=False)
 
 
 def _check_positive(value: float | None, key: str, wanted: str) -> None:
