@@ -14,15 +14,17 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
+from datamodules.arguments import check_counts
 from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset, TrainPairs
-from datamodules.errors import AnnotationError, ConfigError
-from datamodules.images import ImageReader, open_rgb
-from datamodules.loaders import RetrievalLoader, check_counts, folds, gallery, make_loader, place, rows_of_splits
+from datamodules.errors import AnnotationError
+from datamodules.features import FeatureReader
+from datamodules.images import ImageReader, Reader, open_rgb
+from datamodules.loaders import RetrievalLoader, evaluation_loaders, folds, gallery, make_loader, place, rows_of_splits
 from datamodules.mixing import draw_subset
 from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.positives import Positives, read_all_positives
-from datamodules.processor import Processor
-from datamodules.sampling import MixedBatchSampler, MixingMode, ShardedSampler
+from datamodules.processor import Processor, find_processor
+from datamodules.sampling import MixedBatchSampler, MixingMode
 from datamodules.synthetic_set import SyntheticSet, check_finished, check_origin, has_split, is_finished
 from datamodules.tables import Tables
 
@@ -59,6 +61,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
         max_unreadable: how many images may be unreadable before the run stops.
         cache_dir: folder for parsed annotations and mentions; None as `datamodules.cache.cache_root` says.
         processor: preprocessing of the backbone; None takes it from the LightningModule of the trainer.
+        features: for a backbone that takes features in place of images, the common beginnings of two files each, of the
+            originals and of the synthetic set; see `datamodules.features.FeatureReader`.
 
     Attributes:
         image_root: folder of the original images, set by the subclass.
@@ -89,6 +93,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         max_unreadable: int = 10,
         cache_dir: str | os.PathLike[str] | None = None,
         processor: Processor | None = None,
+        features: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         super().__init__()
         check_counts(eval_batch_size, num_workers, seed, eval_fold_size, eval_captions)
@@ -103,6 +108,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self.eval_fold_size, self.eval_captions = eval_fold_size, eval_captions
         self._positives = {name: Path(stem) for name, stem in (positives or {}).items()}
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.features = tuple(Path(stem) for stem in features)
         self.synthesise: Callable[[], None] | None = None
         self._sampler: MixedBatchSampler | None = None
         self._position: dict[str, Any] | None = None
@@ -125,14 +131,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
         """Preprocessing of the backbone.
 
         Raises:
-            ConfigError: it was neither given nor is there a trainer with a model that has one.
+            ConfigError: there is none, or it takes something else than the data has.
         """
-        processor = self._processor
-        if processor is None and self.trainer is not None:
-            processor = getattr(self.trainer.lightning_module, "processor", None)
-        if processor is None:
-            raise ConfigError("No processor: give `processor`, or a trainer whose model has one.")
-        return processor
+        return find_processor(self._processor, self.trainer, getattr(self.reader, "feature_size", None))
 
     @cached_property
     def tables(self) -> Tables:
@@ -145,9 +146,9 @@ class RetrievalDataModule(LightningDataModule, ABC):
         return read_all_positives(self._positives, self.tables)
 
     @cached_property
-    def reader(self) -> ImageReader:
-        """Reads images and counts those that cannot be read, over all loaders."""
-        return ImageReader(self.max_unreadable)
+    def reader(self) -> Reader:
+        """Reads images and counts those that cannot be read, over all loaders; or reads `features` in their place."""
+        return FeatureReader(self.features) if self.features else ImageReader(self.max_unreadable)
 
     @cached_property
     def _mentions(self) -> NDArray[np.bool_]:
@@ -210,6 +211,11 @@ class RetrievalDataModule(LightningDataModule, ABC):
         available = 0 if synthetic is None else len(synthetic)
         return captions, synthetic, draw_subset(len(captions), available, self.ratio, self.seed)
 
+    def training_captions(self) -> list[str]:
+        """Return the captions of all original training pairs."""
+        images = rows_of_splits(self.tables, "train_splits", *self.train_splits)
+        return self.tables.texts.take(self.tables.captions_of(images))
+
     def _sources(self) -> NDArray[np.int64] | None:
         captions, synthetic, chosen = self._pairs
         if synthetic is None or not self.pair_with_source:
@@ -271,12 +277,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         captions, in_split = gallery(self.tables, split, all_captions and queries is not None, self.eval_captions)
         mentions = None if queries is None else self.mentions()
         parts.append(Captions(self.tables, captions, in_split, mentions, self.processor))
-        rank, world_size = place(self.trainer)
-        options = {"batch_size": self.eval_batch_size}
-        return [
-            make_loader(part, self.num_workers, self.seed, sampler=ShardedSampler(part, rank, world_size), **options)
-            for part in parts
-        ]
+        return evaluation_loaders(parts, self.trainer, self.num_workers, self.seed, self.eval_batch_size)
 
     def _queries(self, split: str) -> SyntheticSet | None:
         root = self.synthetic_root

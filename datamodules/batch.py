@@ -25,7 +25,8 @@ class RetrievalBatch:
         source_caption_ids: `[B]` int64, id of the caption that a synthetic caption was made from, the own caption id of
             an original, -1 where the row has no caption.
         synthetic: `[B]` bool, True where the row comes from a counterfactual pair.
-        pixel_values: `[B, 3, H, W]` float32, or None in a batch of captions.
+        pixel_values: `[B, 3, H, W]` float32, or None in a batch of captions. Features that were computed once, in place
+            of images, are `[B, F]` float32.
         tokens: what the processor's tokenizer returns, `[B, ...]`, or None in a batch of images.
         removed: `[B, C]` bool, classes removed from a counterfactual query image; None for original images.
         kept: `[B, C]` bool, classes left in a counterfactual query image; None for original images.

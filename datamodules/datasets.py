@@ -5,10 +5,8 @@ A sample is its row and its picture; everything else of a batch is looked up in 
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,37 +18,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import RetrievalBatch
-from datamodules.images import ImageReader
+from datamodules.images import Reader
 from datamodules.processor import Processor
+from datamodules.seeding import seeded
 from datamodules.synthetic_set import SyntheticSet
 from datamodules.tables import Tables
 
 Sample = tuple[int, Tensor | None]
-
-
-@contextmanager
-def seeded(*key: int) -> Iterator[None]:
-    """Seed torch's CPU, numpy's and Python's global generators from the key, and restore them afterwards.
-
-    Example:
-        >>> with seeded(0, 3, 17):
-        ...     first = torch.rand(1)
-        >>> with seeded(0, 3, 17):
-        ...     second = torch.rand(1)
-        >>> bool(first == second)
-        True
-    """
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would reseed the accelerators as well
-    np.random.seed(seed)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
 
 
 class RetrievalDataset(Dataset[Sample]):
@@ -60,10 +34,15 @@ class RetrievalDataset(Dataset[Sample]):
         reader: reads the pictures and counts the unreadable ones; None where there are no pictures.
     """
 
-    reader: ImageReader | None
+    reader: Reader | None
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """`[N]` ids of the pictures."""
+        raise NotImplementedError
 
     @abstractmethod
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -103,16 +82,22 @@ class TrainPairs(RetrievalDataset):
     synthetic: SyntheticSet | None
     chosen: NDArray[np.int64]
     processor: Processor
-    reader: ImageReader
+    reader: Reader
     seed: int
 
     def __len__(self) -> int:
         return len(self.captions) + len(self.chosen)
 
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """`[P + S]` ids of the pictures."""
+        originals = self.tables.image_ids[self.tables.caption_images[self.captions]]
+        return originals if self.synthetic is None else np.append(originals, self.synthetic.image_ids[self.chosen])
+
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         epoch, wanted = item
         for row in self._substitutes(wanted):
-            image = self.reader.read(self._path(row))
+            image = self.reader.read(*self._image(row))
             if image is not None:
                 with seeded(self.seed, epoch, wanted):
                     return row, self.processor.train_image(image)
@@ -126,13 +111,14 @@ class TrainPairs(RetrievalDataset):
         first, count = (0, originals) if wanted < originals else (originals, len(self.chosen))
         yield from (first + (wanted - first + step) % count for step in range(count))
 
-    def _path(self, row: int) -> Path:
+    def _image(self, row: int) -> tuple[Path, int]:
         if row < len(self.captions):
             image = int(self.tables.caption_images[self.captions[row]])
-            return self.image_root / self.tables.files[image]
+            return self.image_root / self.tables.files[image], int(self.tables.image_ids[image])
         if self.synthetic is None:
             raise IndexError(row)
-        return self.synthetic.path(self.chosen[row - len(self.captions)])
+        chosen = self.chosen[row - len(self.captions)]
+        return self.synthetic.path(chosen), int(self.synthetic.image_ids[chosen])
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Return ids and tokens of these pairs; the captions are tokenized together."""
@@ -169,14 +155,20 @@ class OriginalImages(RetrievalDataset):
     image_root: Path
     images: NDArray[np.int64]
     processor: Processor
-    reader: ImageReader
+    reader: Reader
     folds: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """`[N]` ids of the pictures."""
+        return self.tables.image_ids[self.images]
+
     def __getitem__(self, row: int) -> Sample:
-        image = self.reader.read(self.image_root / self.tables.files[self.images[row]])
+        place = self.images[row]
+        image = self.reader.read(self.image_root / self.tables.files[place], int(self.tables.image_ids[place]))
         return row, None if image is None else self.processor.eval_image(image)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -199,13 +191,18 @@ class QueryImages(RetrievalDataset):
 
     queries: SyntheticSet
     processor: Processor
-    reader: ImageReader
+    reader: Reader
 
     def __len__(self) -> int:
         return len(self.queries)
 
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """`[N]` ids of the pictures."""
+        return self.queries.image_ids
+
     def __getitem__(self, row: int) -> Sample:
-        image = self.reader.read(self.queries.path(row))
+        image = self.reader.read(self.queries.path(row), int(self.queries.image_ids[row]))
         return row, None if image is None else self.processor.eval_image(image)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:

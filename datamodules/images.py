@@ -8,7 +8,10 @@ import zlib
 from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.errors import ConfigError, UnreadableImageError
@@ -32,6 +35,23 @@ def open_rgb(path: Path) -> Image.Image:
             return image.convert("RGB")
     except _FAILURES as error:
         raise UnreadableImageError(f"Image {path} cannot be read ({error}): replace the file.") from error
+
+
+class Reader(Protocol):
+    """Reads what a processor takes of each image: the image itself, or features that were computed of it."""
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether so much cannot be read that the run has to stop."""
+
+    def expect(self, image_ids: NDArray[np.int64], /) -> None:
+        """Refuse images, before any is read, that are known to be missing."""
+
+    def read(self, path: Path, image_id: int, /) -> Any:
+        """Return what the processor takes, or None where it cannot be read."""
+
+    def check(self) -> None:
+        """Stop the run where too much cannot be read."""
 
 
 class ImageReader:
@@ -58,7 +78,10 @@ class ImageReader:
         self._count = context.Value("i", 0, lock=False)
         self._known: set[Path] = set()
 
-    def read(self, path: Path) -> Image.Image | None:
+    def expect(self, image_ids: NDArray[np.int64]) -> None:
+        """Do nothing: whether a file can be read is seen when it is read."""
+
+    def read(self, path: Path, image_id: int | None = None) -> Image.Image | None:
         """Return the image in RGB, or None, with a warning that names the file, where it cannot be read."""
         if path in self._known:
             return None

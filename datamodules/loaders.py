@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules.batch import RetrievalBatch
 from datamodules.datasets import RetrievalDataset, Sample
 from datamodules.errors import ConfigError
+from datamodules.sampling import ShardedSampler
 from datamodules.tables import Tables
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ class RetrievalLoader(DataLoader[Sample]):
 
 
 def make_loader(dataset: RetrievalDataset, num_workers: int, seed: int, **options: Any) -> RetrievalLoader:
-    """Return a loader that takes nothing from torch's global generator, which is the model's."""
+    """Return a loader that takes nothing from torch's global generator, which is the model's.
+
+    Raises:
+        ConfigError: the dataset's reader knows that some of its images are missing.
+    """
+    if dataset.reader is not None:
+        dataset.reader.expect(dataset.image_ids)
     return RetrievalLoader(
         dataset,
         collate_fn=dataset.collate,
@@ -48,6 +55,17 @@ def make_loader(dataset: RetrievalDataset, num_workers: int, seed: int, **option
         generator=torch.Generator().manual_seed(seed),
         **options,
     )
+
+
+def evaluation_loaders(
+    parts: Sequence[RetrievalDataset], trainer: Trainer | None, num_workers: int, seed: int, batch_size: int
+) -> list[RetrievalLoader]:
+    """Return a loader for the rows of each part that belong to this process."""
+    rank, world_size = place(trainer)
+    return [
+        make_loader(part, num_workers, seed, sampler=ShardedSampler(part, rank, world_size), batch_size=batch_size)
+        for part in parts
+    ]
 
 
 def gallery(
@@ -127,23 +145,3 @@ def place(trainer: Trainer | None) -> tuple[int, int]:
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise ConfigError("The data is sharded already: set `trainer.use_distributed_sampler` to false.")
     return trainer.global_rank, trainer.world_size
-
-
-def check_counts(
-    eval_batch_size: int, num_workers: int, seed: int, eval_fold_size: int | None, eval_captions: int | None
-) -> None:
-    """Refuse numbers that no loader can have.
-
-    Raises:
-        ConfigError: one of them is too small.
-    """
-    if eval_batch_size < 1:
-        raise ConfigError(f"eval_batch_size is {eval_batch_size}: give 1 or more (key `eval_batch_size`).")
-    if num_workers < 0:
-        raise ConfigError(f"num_workers is {num_workers}: give 0 or more processes (key `num_workers`).")
-    if eval_fold_size is not None and eval_fold_size < 1:
-        raise ConfigError(f"eval_fold_size is {eval_fold_size}: give 1 or more images, or null (key `eval_fold_size`).")
-    if eval_captions is not None and eval_captions < 1:
-        raise ConfigError(f"eval_captions is {eval_captions}: give 1 or more captions, or null (key `eval_captions`).")
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}: give 0 or more (key `seed`).")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.datasets import Captions, OriginalImages, QueryImages, TrainPairs, seeded
+from datamodules.datasets import Captions, OriginalImages, QueryImages, TrainPairs
 from datamodules.errors import UnreadableImageError
 from datamodules.images import ImageReader
 from datamodules.loaders import folds, gallery, make_loader
+from datamodules.seeding import seeded
 from datamodules.synthetic_set import SyntheticSet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cannot be read:UserWarning")
