@@ -40,6 +40,15 @@ def matching_combinations(
 
     Returns:
         States `[N, T, W]`, tokens `[N, L]` and whether the two belong together, `[N]` bool; N is 3 B or B.
+
+    Example:
+        >>> states, rows, ids = torch.zeros(2, 1, 4), torch.eye(2), torch.tensor([7, 8])
+        >>> tokens = {"input_ids": torch.tensor([[1], [2]])}
+        >>> _, captions, matched = matching_combinations(
+        ...     states, tokens, rows, rows, ids, torch.tensor(0.07), torch.Generator()
+        ... )
+        >>> captions["input_ids"].flatten().tolist(), matched.int().tolist()
+        ([1, 2, 1, 2, 2, 1], [1, 1, 0, 0, 0, 0])
     """
     every = {"images": images.detach(), "texts": texts.detach(), "ids": image_ids, **tokens}
     pool, own = states, slice(0, len(states))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from datamodules.errors import ConfigError
+from datamodules.scenes.config import ScenesConfig
+from datamodules.scenes.writer import SceneDrawer
 from lightning_modules.blip_processor import (
     MEAN,
     STD,
@@ -21,6 +26,7 @@ from lightning_modules.blip_processor import (
     random_augment,
 )
 
+PROJECT = Path(__file__).parents[2]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "##s", "?"]
 
 
@@ -80,6 +86,19 @@ def test_every_source_gives_the_same_tokens(tmp_path: Path) -> None:
 def test_vocabularies_that_cannot_work_are_refused(source: list[str] | str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_tokenizer(source)
+
+
+def test_the_vocabulary_of_scenes_knows_its_captions_and_spells_the_rest() -> None:
+    config = yaml.safe_load((PROJECT / "configs/blip_scenes.yaml").read_text())["model"]["init_args"]
+    tokenize = BlipTokenizer(build_tokenizer(str(PROJECT / config["tokenizer"])), config["max_length"], 30)
+    tokenize.check(SimpleNamespace(**config["config"]["text_config"]))
+    drawer = SceneDrawer(ScenesConfig(resolution=64))
+    captions = [caption.text for index in range(40) for caption in drawer.draw("train", index)[1]]
+    found = tokenize([*captions, "A xylophone, quite cheap!"])
+    unknown = tokenize.vocabulary.index("[UNK]")
+    assert not (found["input_ids"] == unknown).any()
+    words = sum(len(re.findall(r"[\w'-]+|,", clean_caption(caption, 30))) for caption in captions)
+    assert found["attention_mask"][:-1].sum().item() - 2 * len(captions) < 1.02 * words
 
 
 def _image(width: int, height: int) -> Image.Image:
