@@ -163,11 +163,12 @@ def _load(tower: Any, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from timm.models import load_state_dict
 
     try:
         held = load_state_dict(str(path))
-    except _REFUSALS as error:
+    except (EOFError, SafetensorError, *_REFUSALS) as error:
         raise ConfigError(
             f"`model.init_args.image_weights: {path}` cannot be loaded safely: it is damaged or no file of weights."
         ) from error
