@@ -1,9 +1,10 @@
-"""Words that messages to users are made of."""
+"""Words that messages to users are made of, and the silence of libraries that would say the same at length."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 
 def gist(error: BaseException) -> str:
@@ -37,3 +38,16 @@ def a_few(names: Sequence[str], count: int = 3) -> str:
     """
     rest = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + rest
+
+
+@contextmanager
+def no_load_report() -> Iterator[None]:
+    """Keep transformers from printing a table of the weights that do not fit; what matters of it is an error here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

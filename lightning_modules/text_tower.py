@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
-from lightning_modules.messages import a_few, gist, near
+from lightning_modules.messages import a_few, gist, near, no_load_report
 
 Pooling: TypeAlias = Literal["cls", "mean", "last"]
 
@@ -155,9 +155,10 @@ def _random(settings: Any) -> Any:
 def _loaded(source: str, settings: Any) -> Any:
     key = f"`model.init_args.text_model: {source}`"
     try:
-        model, report = _family(settings).from_pretrained(
-            source, config=settings, dtype=torch.float32, output_loading_info=True
-        )
+        with no_load_report():
+            model, report = _family(settings).from_pretrained(
+                source, config=settings, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{key} is a model that transformers cannot load: {gist(error)}") from error
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):

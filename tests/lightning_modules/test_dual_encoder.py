@@ -1,0 +1,215 @@
+"""Two towers of other libraries: training on real photos, gradients, checkpoints, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import BertTokenizer
+
+from datamodules.batch import RetrievalBatch
+from datamodules.errors import ConfigError
+from lightning_modules import DualEncoder, RetrievalModule
+
+SHARED = Path(__file__).parents[3] / "shared"
+REAL = {
+    "mobilenetv2_100": SHARED / "weights" / "mobilenet_v2_imagenet" / "mobilenet_v2-b0353104.pth",
+    "tf_efficientnet_lite0": SHARED / "weights" / "efficientnet_lite0_imagenet" / "efficientnet-lite0-57934424.pth",
+}
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def _tokenizer(folder: Path, words: list[str]) -> str:
+    BertTokenizer(vocab={word: place for place, word in enumerate([*SPECIAL, *words])}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., DualEncoder]:
+    """Build two towers of a few thousand parameters, the same ones every time."""
+    tokenizer = _tokenizer(tmp_path / "words", ["a", "picture", "of", "dogs", *"0123456789"])
+
+    def build(**arguments: Any) -> DualEncoder:
+        torch.manual_seed(0)
+        text = {**BERT, "vocab_size": 24, "intermediate_size": 32}
+        usual = {"image_model": "test_efficientnet", "image_size": 16, "text_model": None, "text_config": text}
+        return DualEncoder(**{**usual, "tokenizer": tokenizer, "max_length": 9, "embed_dim": 8, **arguments})
+
+    return build
+
+
+def _fit(model: RetrievalModule, batch: RetrievalBatch, trainer: Any) -> None:
+    trainer.fit(model, DataLoader([batch], batch_size=None))
+
+
+@pytest.mark.parametrize(("hidden_dim", "weights"), [(None, 1), (12, 3)])
+def test_every_weight_gets_a_gradient(
+    tiny: Callable[..., Any], pairs: Callable[..., Any], hidden_dim: Any, weights: int
+) -> None:
+    model = tiny(hidden_dim=hidden_dim).train()
+    model.training_loss(pairs(model)).backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert len(list(model.image_head.parameters())) == weights
+    with torch.no_grad():
+        rows = model.encode_texts(model.processor.tokenize(["", "a picture of dogs", "wug " * 500]))
+    assert torch.allclose(rows.norm(dim=1), torch.ones(3))
+
+
+def test_the_loss_is_the_contrastive_one(tiny: Callable[..., Any], pairs: Callable[..., Any]) -> None:
+    model = tiny(temperature=0.5).eval()
+    batch = pairs(model)
+    images, texts = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
+    logits, own = images @ texts.T / 0.5, torch.arange(4)
+    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    assert torch.allclose(model.training_loss(batch), expected, atol=1e-6)
+
+
+def test_the_counterfactual_margin_is_added(tiny: Callable[..., Any], pairs: Callable[..., Any]) -> None:
+    plain, model = tiny().eval(), tiny(counterfactual_weight=2.0, counterfactual_margin=0.5).eval()
+    made = {
+        "synthetic": torch.tensor([False, True, False, False]),
+        "source_caption_ids": torch.tensor([100, 100, 102, 103]),
+    }
+    batch = pairs(model, **made)
+    images, texts = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
+    s = images @ texts.T
+    margin = F.relu(0.5 + s[1, 0] - s[1, 1]) + F.relu(0.5 + s[0, 1] - s[0, 0])
+    assert torch.allclose(model.training_loss(batch) - plain.training_loss(batch), 2 * margin, atol=1e-5)
+
+
+@pytest.mark.parametrize(("temperature", "lr", "bound"), [(0.0101, -1.0, 100.0), (0.99, 1.0, 1.0)])
+def test_the_scale_stays_in_its_bounds(
+    tiny: Callable[..., Any],
+    pairs: Callable[..., Any],
+    quiet_trainer: Callable[..., Any],
+    temperature: float,
+    lr: float,
+    bound: float,
+) -> None:
+    model = tiny(temperature=temperature, freeze=["image*", "text*"], optimizer="SGD", lr=1.0)
+    batch = pairs(model)
+    model.loss = _Pull(lr)
+    _fit(model, batch, quiet_trainer(max_steps=2))
+    assert model.logit_scale.exp().item() == pytest.approx(bound)
+
+
+class _Pull(torch.nn.Module):
+    """A loss that does nothing but move the scale."""
+
+    def __init__(self, direction: float) -> None:
+        super().__init__()
+        self.direction = direction
+
+    def forward(self, images: Any, texts: Any, scale: torch.Tensor, image_ids: Any) -> torch.Tensor:
+        return self.direction * scale.log() * 10
+
+
+def test_frozen_towers_stay_as_they_are(
+    tiny: Callable[..., Any], pairs: Callable[..., Any], quiet_trainer: Callable[..., Any]
+) -> None:
+    model = tiny(freeze=["image.*", "text.*"], optimizer="SGD", lr=1.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _fit(model, pairs(model), quiet_trainer(max_steps=2))
+    moved = {name.split(".")[0] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {"image_head", "text_head", "logit_scale"}
+
+
+def test_a_checkpoint_rebuilds_towers_and_preprocessing_alone(
+    tiny: Callable[..., Any], pairs: Callable[..., Any], quiet_trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = tiny(hidden_dim=6, pooling="cls", positives="same_image_soft", image_preprocess={"mean": [0.1, 0.2, 0.3]})
+    trainer = quiet_trainer(max_steps=1)
+    _fit(model, pairs(model), trainer)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    for file in (tmp_path / "words").iterdir():
+        file.unlink()
+    again = RetrievalModule.load_from_checkpoint(tmp_path / "run.ckpt").eval()
+    assert isinstance(again, DualEncoder)
+    batch = pairs(model.eval())
+    assert again.processor.tokenize(["a picture"]).keys() == {"input_ids", "attention_mask"}
+    assert torch.equal(
+        again.processor.tokenize(["2 dogs"])["input_ids"], model.processor.tokenize(["2 dogs"])["input_ids"]
+    )
+    photo = Image.new("RGB", (40, 30), "red")
+    assert torch.equal(again.processor.eval_image(photo), model.processor.eval_image(photo))
+    with torch.no_grad():
+        assert torch.equal(again.training_loss(batch), model.training_loss(batch))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"tokenizer": None}, ["`model.init_args.tokenizer` and `model.init_args.text_model` are null"]),
+        ({"max_length": 0}, ["max_length` is 0", "1 to 512"]),
+        ({"max_length": 513}, ["max_length` is 513", "1 to 512"]),
+        ({"text_config": {**BERT, "vocab_size": 8}}, ["has 19 tokens", "only 8"]),
+        ({"temperature": 0.0}, ["temperature` is 0.0"]),
+        ({"image_model": "test_rednet"}, ["did you mean test_resnet"]),
+        ({"image_size": 4, "image_model": "test_vit"}, ["image_size` is 4"]),
+        ({"positives": "all"}, ["positives` is 'all'"]),
+    ],
+)
+def test_what_cannot_work_is_named(tiny: Callable[..., Any], arguments: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny(**arguments)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_tokens_of_another_backbone_are_refused(tiny: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match="`input_ids` and `attention_mask`"):
+        tiny().encode_texts(torch.ones(1, 4, dtype=torch.int64))
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("name", REAL)
+def test_real_photos_and_captions_are_learned(name: str, tmp_path: Path, quiet_trainer: Callable[..., Any]) -> None:
+    sample = SHARED / "data" / "coco-sample"
+    if not REAL[name].is_file() or not sample.is_dir():
+        pytest.skip(f"there is no {REAL[name]}, or no photos in {sample}")
+    listed = json.loads((sample / "annotations" / "karpathy_sample.json").read_text())["images"][:16]
+    said = [image["sentences"][0]["raw"] for image in listed]
+    counts = Counter(word for caption in said for word in re.findall(r"\w+", caption.lower()))
+    torch.manual_seed(0)
+    model = DualEncoder(
+        image_model=name,
+        image_weights=str(REAL[name]),
+        image_size=128,
+        text_model=None,
+        text_config={**BERT, "hidden_size": 64, "intermediate_size": 128, "vocab_size": len(counts) + len(SPECIAL)},
+        tokenizer=_tokenizer(tmp_path / "words", sorted(counts)),
+        max_length=24,
+        embed_dim=64,
+        freeze=["image.*"],
+        lr=3e-3,
+    )
+    photos = [Image.open(sample / "images" / image["filename"]).convert("RGB") for image in listed]
+    ids = torch.arange(len(listed))
+    batch = RetrievalBatch(
+        image_ids=ids,
+        caption_ids=ids,
+        source_ids=ids,
+        source_caption_ids=ids,
+        synthetic=torch.zeros(len(listed), dtype=torch.bool),
+        pixel_values=torch.stack([model.processor.eval_image(photo) for photo in photos]),
+        tokens=model.processor.tokenize(said),
+    )
+    with torch.no_grad():
+        before = model.eval().training_loss(batch).item()
+    trainer = quiet_trainer(max_epochs=12)
+    _fit(model, batch, trainer)
+    with torch.no_grad():
+        images, texts = model.eval().encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
+        after = model.training_loss(batch).item()
+    assert after < before / 4
+    assert ((images @ texts.T).argmax(dim=1) == ids).float().mean() > 0.8
