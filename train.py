@@ -33,7 +33,7 @@ def _run(args: list[str] | None) -> int:
     import synth
     from cli import FriendlyErrors
     from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
-    from lightning_modules import CLIP, RetrievalModule  # noqa: F401
+    from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, RetrievalModule, SigLIP  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI
 
     class Parser(FriendlyErrors, LightningArgumentParser):

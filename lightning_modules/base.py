@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -121,8 +121,7 @@ class RetrievalModule(LightningModule, ABC):
         rebuild = super(RetrievalModule, checkpoint_class(checkpoint_path, cls)).load_from_checkpoint
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.cli")  # a deprecation among libraries
-            rebuilt: Self = rebuild(checkpoint_path, weights_only=weights_only, **options)
-        return rebuilt
+            return cast("Self", rebuild(checkpoint_path, weights_only=weights_only, **options))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the class of the model, so that it can be rebuilt from the checkpoint alone."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from datamodules.batch import RetrievalBatch, Tokens
 from lightning_modules.base import RetrievalModule
+from lightning_modules.caption_tokenizer import open_clip_config, pack_tokenizer
 from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
 from lightning_modules.losses.contrastive import Positives
 from lightning_modules.open_clip_files import export_open_clip
@@ -33,6 +34,8 @@ class CLIP(RetrievalModule):
         model_config: an open_clip config given inline (`{embed_dim, vision_cfg, text_cfg, ...}`); it takes the place of
             `architecture`.
         preprocess_config: overrides of the preprocessing (`{mean, std, interpolation, resize_mode, ...}`).
+        tokenizer: folder or hub id of a tokenizer of transformers; None: that of the architecture. (In checkpoints, the
+            files of a tokenizer that is not open_clip's own.)
         crop_scale: area range of the random crop in training; (1.0, 1.0) trains on the evaluation transform.
         positives: what another pair of the same image is to the loss: a negative ("diagonal", as in CLIP), one more
             positive ("same_image_soft"), or neither ("mask_same_image").
@@ -56,6 +59,7 @@ class CLIP(RetrievalModule):
         pretrained: str | None = None,
         model_config: dict[str, Any] | None = None,
         preprocess_config: dict[str, Any] | None = None,
+        tokenizer: str | dict[str, str] | None = None,
         crop_scale: tuple[float, float] = (0.9, 1.0),
         positives: Positives = "diagonal",
         counterfactual_weight: float = 0.0,
@@ -67,11 +71,13 @@ class CLIP(RetrievalModule):
     ) -> None:
         super().__init__(lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
-        self.model, tokenizer = build_open_clip(architecture, pretrained, model_config, preprocess_config)
+        with open_clip_config(architecture, model_config, tokenizer) as config:
+            self.model, tokenize = build_open_clip(architecture, pretrained, config, preprocess_config)
         if gradient_checkpointing:
             self.model.set_grad_checkpointing()
-        self.processor = open_clip_processor(self.model, tokenizer, crop_scale)
+        self.processor = open_clip_processor(self.model, tokenize, crop_scale)
         self.hparams.update(rebuild_arguments(self.model, architecture, model_config))
+        self.hparams.update(tokenizer=pack_tokenizer(tokenize))
         self.loss = InfoNCELoss(positives)
         self.counterfactual_loss = CounterfactualMarginLoss(counterfactual_margin)
         self.counterfactual_weight = counterfactual_weight

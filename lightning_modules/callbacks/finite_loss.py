@@ -62,7 +62,7 @@ class FiniteLoss(Callback):
             rows = [f"{image},{caption}" for image, caption in zip(images, captions, strict=True)]
             path.write_text("\n".join(["image_id,caption_id", *rows, ""]))
         raise ConfigError(
-            f"The loss of batch {last.index} of epoch {last.epoch} is NaN or infinite, for the images "
+            f"The loss of batch {last.batch_idx} of epoch {last.epoch} is NaN or infinite, for the images "
             f"{_listed(images)} and captions {_listed(captions)} (all of them are in {path}); lower "
             "`model.init_args.lr`, clip gradients (`trainer.gradient_clip_val`), or look at what these pairs hold."
         )
@@ -73,7 +73,7 @@ class _Look(NamedTuple):
     image_ids: Tensor
     caption_ids: Tensor
     epoch: int
-    index: int
+    batch_idx: int
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
 from datamodules.errors import ConfigError
 from lightning_modules import CLIP, RetrievalModule
@@ -64,6 +69,23 @@ def test_an_export_can_be_trained_on(
     batch, photo = pairs(model), Image.effect_noise((40, 20), 80).convert("RGB")
     torch.testing.assert_close(rebuilt.encode_images(batch.pixel_values), model.encode_images(batch.pixel_values))
     assert torch.equal(rebuilt.processor.eval_image(photo), model.processor.eval_image(photo))
+
+
+def test_a_tokenizer_of_transformers_travels_along(
+    tiny_clip: Callable[..., Any], pairs: Callable[..., Any], quiet_trainer: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "dog": 5}, "[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(tmp_path / "words")
+    model = tiny_clip(tokenizer=str(tmp_path / "words"))
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(model, DataLoader([pairs(model)], batch_size=None))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    shutil.rmtree(tmp_path / "words")
+    rebuilt = RetrievalModule.load_from_checkpoint(tmp_path / "model.ckpt")
+    for tokens in (rebuilt.processor.tokenize(["A dog"]), model.processor.tokenize(["A dog"])):
+        assert tokens.tolist() == [[1, 5] + [0] * 10]
 
 
 def test_slips_get_one_sentence(trained: tuple[Any, Path], tmp_path: Path, capsys) -> None:

@@ -8,9 +8,9 @@ import torch
 from lightning_modules.schedule import halving_schedule
 
 
-def _rates(every: float, steps_per_epoch: float, steps: int) -> list[float]:
+def _rates(every: float, steps_per_epoch: float, steps: int, factor: float = 0.5) -> list[float]:
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=2e-6)
-    schedule = halving_schedule(optimizer, every, steps_per_epoch)
+    schedule = halving_schedule(optimizer, every, steps_per_epoch, factor)
     rates = []
     for _ in range(steps):
         rates.append(schedule.get_last_lr()[0])
@@ -27,6 +27,11 @@ def test_clip_recipe_halves_every_two_of_ten_epochs() -> None:
 def test_blip_recipe_halves_every_half_epoch() -> None:
     rates = _rates(every=0.5, steps_per_epoch=8, steps=16)
     assert [rate / 2e-6 for rate in rates[::4]] == [1, 0.5, 0.25, 0.125]
+
+
+def test_the_first_recipe_of_vsepp_takes_a_tenth_after_15_of_30_epochs() -> None:
+    rates = _rates(every=15, steps_per_epoch=2, steps=60, factor=0.1)
+    assert rates == [2e-6] * 30 + [pytest.approx(2e-7)] * 30
 
 
 @pytest.mark.parametrize("steps_per_epoch", [0.4, 1])
