@@ -97,6 +97,8 @@ class BLIP(RerankingModule):
             optimizer=optimizer, lr=lr, lr_halving_epochs=lr_halving_epochs, rerank_top_k=rerank_top_k, **options
         )
         self.save_hyperparameters(logger=False)
+        # Around the towers the length of captions is looked at, which no graph can hold: they are compiled themselves.
+        self.compiles_towers, self.compiled = self.compiled, False
         _check("alpha", alpha, 0, 1)
         _check("alpha_epochs", alpha_epochs, 0)
         _check("temperature", temperature, *_TEMPERATURES)
@@ -118,7 +120,7 @@ class BLIP(RerankingModule):
         _fill_queues(self.contrastive, parts.queues)
         self.matching, self.counterfactual = MatchingLoss(), CounterfactualMarginLoss(counterfactual_margin)
         self.alpha, self.alpha_epochs, self.ramp_steps = alpha, alpha_epochs, 0.0
-        self.everywhere, self.counterfactual_weight = negatives == "all_ranks", counterfactual_weight
+        self.everywhere, self.counterfactual_weight = _everywhere(negatives), counterfactual_weight
         # Seeds the draw of negatives and counts up: a part of the checkpoint, and by DDP the same on all ranks.
         self.register_buffer("draws", torch.randint(2**40, ()))
 
@@ -172,7 +174,7 @@ class BLIP(RerankingModule):
     def configure_model(self) -> None:
         """Compile the towers where that is asked for, also those of the momentum copy."""
         super().configure_model()
-        if self.compiled:
+        if self.compiles_towers:
             models: tuple[Any, ...] = (self.model, self.momentum_copy.model)
             for tower in [tower for model in models for tower in (model.vision_model, model.text_encoder)]:
                 tower.compile()
@@ -224,6 +226,12 @@ def _fill_queues(loss: MomentumContrastiveLoss, queues: tuple[Tensor, Tensor] | 
     """Start the queues with embeddings that a checkpoint holds, as many as there is room for, without image ids."""
     for own, held in zip((loss.image_queue, loss.text_queue), queues or (), strict=False):
         own[: len(held)] = held[: len(own)]
+
+
+def _everywhere(negatives: str) -> bool:
+    if negatives not in ("all_ranks", "local"):
+        raise ConfigError(f"`model.init_args.negatives` is {negatives!r}: give all_ranks or local.")
+    return negatives == "all_ranks"
 
 
 def _check(key: str, value: float, low: float, high: float = float("inf")) -> None:
