@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from datamodules.batch import RetrievalBatch
 from datamodules.errors import ConfigError
 from lightning_modules.distributed import any_rank
-from lightning_modules.query_tables import (
-    QueryTable,
-    annotated_tables,
-    odmap_table,
-    recall_tables,
-    reranked_tables,
-)
+from lightning_modules.query_tables import QueryTable, annotated_tables, odmap_table, recall_tables
 from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
 from metrics.annotated import NoQueriesError
 from metrics.breakdown import Breakdown, by_pair, by_removed_class
@@ -142,7 +136,8 @@ class RetrievalEvaluation(nn.Module):
             scores |= odmap.compute()
             scores |= {name: value for name, value in odmap.summary().items() if not name.startswith("ODmAP/")}
             tables["odmap"] = odmap_table(odmap, self.baselines)
-        self.tables |= reranked_tables(tables, recall.depth)
+        for name, table in tables.items():
+            self.tables[f"reranked-{name}"] = table._replace(prefix=f"reranked/{table.prefix}")
         return {f"reranked/{name}": value for name, value in scores.items()}
 
     def _other_recalls(self) -> list[AnnotatedRetrieval | RerankedRecall]:

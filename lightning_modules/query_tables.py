@@ -26,7 +26,7 @@ class QueryTable(NamedTuple):
         fixed: the columns that describe the task, the same for every model.
         classes: the columns that are class masks `[Q, C]`.
         about: what else describes the task, such as the size of the gallery.
-        prefix: what the names of the scores start with.
+        prefix: what the names of the scores start with, but for those of reference rows, `ROW/ODmAP@k`.
     """
 
     columns: dict[str, Tensor]
@@ -95,25 +95,6 @@ def odmap_table(odmap: ODmAP, baselines: ODmAPBaselines) -> QueryTable:
     )
 
 
-def reranked_tables(tables: Mapping[str, QueryTable], depth: int) -> dict[str, QueryTable]:
-    """Return tables of re-ranked results under names of their own, without the reference rows, which know no ranking.
-
-    Args:
-        tables: as `recall_tables` and `odmap_table` made them from re-ranked results.
-        depth: how many results of every query were re-ranked.
-    """
-    named = {}
-    for name, table in tables.items():
-        columns = {column: rows for column, rows in table.columns.items() if "/ODmAP@" not in column}
-        named[f"reranked-{name}"] = table._replace(
-            columns=columns,
-            measures=tuple(measure for measure in table.measures if measure in columns),
-            about=table.about | {"rerank_top_k": depth},
-            prefix=f"reranked/{table.prefix}",
-        )
-    return named
-
-
 def intervals(tables: Mapping[str, QueryTable], seed: int = 0) -> dict[str, float]:
     """Return the ends of the 95 % bootstrap intervals of all measures of the tables, as `SCORE/low` and `SCORE/high`.
 
@@ -130,5 +111,6 @@ def _interval_of(table: QueryTable, seed: int) -> Iterator[tuple[str, float]]:
         return
     found = bootstrap(torch.stack([table.columns[name] for name in table.measures], dim=1), groups, seed=seed)
     for name, low, high in zip(table.measures, np.atleast_1d(found.low), np.atleast_1d(found.high), strict=True):
-        yield f"{table.prefix}{name}/low", float(low)
-        yield f"{table.prefix}{name}/high", float(high)
+        score = name if "/" in name else f"{table.prefix}{name}"
+        yield f"{score}/low", float(low)
+        yield f"{score}/high", float(high)

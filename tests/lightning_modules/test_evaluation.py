@@ -157,7 +157,11 @@ def test_re_ranked_scores_stand_beside_the_others_and_average_from_tables_of_the
     assert list(evaluation.tables) == [*plain.tables, "reranked-i2t", "reranked-t2i", "reranked-odmap"]
     for table in evaluation.tables.values():
         for measure in table.measures:
-            assert float(table.columns[measure].mean()) == pytest.approx(scores[f"{table.prefix}{measure}"])
+            name = measure if "/" in measure else f"{table.prefix}{measure}"
+            assert float(table.columns[measure].mean()) == pytest.approx(scores[name])
+    assert {name.rpartition("/")[0] for name in intervals(evaluation.tables)} < scores.keys()
+    for name in ("i2t", "t2i", "odmap"):  # files of equal measures can be compared
+        assert evaluation.tables[f"reranked-{name}"].measures == plain.tables[name].measures
     assert scores["reranked/i2t/mean_rank"] != scores["i2t/mean_rank"]
     evaluation.start()
     for kind, (batch, rows) in _world().items():

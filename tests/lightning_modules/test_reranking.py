@@ -144,8 +144,6 @@ def test_the_whole_gallery_re_ranked_is_ranked_by_the_scores_of_all_pairs(tmp_pa
     assert sum(module.encoded) == IMAGES + QUERIES
     tables = module.evaluations[stage].tables
     assert list(tables) == ["i2t", "t2i", "odmap", "reranked-i2t", "reranked-t2i", "reranked-odmap"]
-    assert tables["reranked-odmap"].about["rerank_top_k"] == ALL
-    assert "random/ODmAP@1" not in tables["reranked-odmap"].columns
     assert float(tables["reranked-odmap"].columns["ODmAP@3"].mean()) == pytest.approx(expected["ODmAP@3"], abs=1e-4)
 
 
