@@ -1,0 +1,208 @@
+"""The configs are complete, and every command that one begins with runs: for a few steps, on a few pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from synth.__main__ import main as synth
+from train import main
+
+PROJECT = Path(__file__).parents[1]
+CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
+TABLE = [f"{family}_{data}" for family in ("vsepp", "clip", "blip") for data in ("coco", "scenes")]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SMALL: dict[str, dict[str, Any]] = {
+    "CLIP": {
+        "pretrained": None,
+        "model_config": {
+            "embed_dim": 16,
+            "vision_cfg": {
+                "image_size": 32,
+                "timm_model_name": "test_byobnet",
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+            },
+            "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+        },
+    },
+    "VSEPP": {"image_model": "test_resnet", "image_weights": None, "image_size": 32, "word_dim": 8, "embed_dim": 16},
+    "BLIP": {
+        "pretrained": None,
+        "tokenizer": [
+            *SPECIAL,
+            *(f"{before}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for before in ("", "##")),
+        ],
+        "image_size": 32,
+        "queue_size": 20,
+        "rerank_top_k": 10,
+        "config": {
+            "image_text_hidden_size": 8,
+            "vision_config": {
+                "image_size": 32,
+                "patch_size": 16,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
+            "text_config": {
+                "vocab_size": 64,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "max_position_embeddings": 40,
+            },
+        },
+    },
+}
+
+
+def _head(path: Path) -> str:
+    """Return the comment that a config begins with, commands that go over several lines in one."""
+    lines = path.read_text().split("\nname:")[0].splitlines()
+    return re.sub(r"\n +(?=--)", " ", "\n".join(line.removeprefix("#") for line in lines))
+
+
+def _commands(path: Path) -> list[str]:
+    return re.findall(r"python (train\.py .+?)(?: {2,}.*)?$", _head(path), re.M)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few Scenes and their counterfactuals, which lie there in COCO's layout as well."""
+    folder = tmp_path_factory.mktemp("world")
+    scenes = {"train": 24, "val": 10, "test": 10, "resolution": 64}
+    source = {"root": str(folder / "scenes"), "scenes": scenes, "cache_dir": str(folder / "cache")}
+    synthesis = {
+        "data": {"class_path": "datamodules.ScenesDataModule", "init_args": source},
+        "output": str(folder / "synthetic"),
+        "pairs": {"train": ["train"]},
+        "queries": {"val": ["val"], "test": ["test"]},
+        "fill": {"class_path": "MeanFill"},
+    }
+    (folder / "synthesis.yaml").write_text(yaml.safe_dump(synthesis))
+    assert synth(["--config", str(folder / "synthesis.yaml")]) == 0
+    (folder / "configs").symlink_to(PROJECT / "configs")
+    return folder
+
+
+def _small(path: Path, world: Path) -> dict[str, Any]:
+    """Return what makes a run of the config one of a few seconds, and nothing else of it another."""
+    given = yaml.safe_load(path.read_text())
+    scenes = world / "scenes"
+    places = {
+        "ScenesDataModule": {"root": str(scenes), "scenes": {"train": 24, "val": 10, "test": 10, "resolution": 64}},
+        "CocoDataModule": {
+            "image_root": str(scenes / "images"),
+            "karpathy": str(scenes / "annotations" / "dataset.json"),
+            "instances": [str(scenes / "annotations" / "instances.json")],
+        },
+    }
+    sizes = {"synthetic": str(world / "synthetic"), "batch_size": 8, "eval_batch_size": 16, "num_workers": 0}
+    if given["data"]["init_args"].get("eval_fold_size"):
+        sizes["eval_fold_size"] = 5
+    return {
+        "runs": str(world / "runs"),
+        "synthesis": None,
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "limit_train_batches": 2,
+            "log_every_n_steps": 1,
+        },
+        "model": {"init_args": SMALL[given["model"]["class_path"]]},
+        "data": {"init_args": {**places[given["data"]["class_path"]], **sizes, "cache_dir": str(world / "cache")}},
+    }
+
+
+def _arguments(values: dict[str, Any], prefix: str = "--") -> list[str]:
+    """Return values as arguments of the command line, dicts below `init_args` whole."""
+    found: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and prefix.count(".") < 2:
+            found += _arguments(value, f"{prefix}{key}.")
+        else:
+            found += [f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)]
+    return found
+
+
+def test_there_is_one_for_every_family_and_data_set() -> None:
+    page = (PROJECT / "configs" / "README.md").read_text()
+    names = {path.stem for path in CONFIGS}
+    assert names >= {*TABLE, "demo"}
+    for name in names:
+        of_another_source = any(name.startswith(f"{one}_") for one in TABLE)
+        assert f"`{name}.yaml`" in page or of_another_source, name
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_says_what_decides_the_run(path: Path) -> None:
+    given = yaml.safe_load(path.read_text())
+    assert given["name"] == path.stem
+    assert given["trainer"]["max_epochs"] > 0
+    assert {"optimizer", "lr", "lr_halving_epochs"} <= given["model"]["init_args"].keys()
+    assert {"batch_size", "eval_batch_size"} <= given["data"]["init_args"].keys()
+    assert any(f"--config configs/{path.name}" in command for command in _commands(path))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_it_begins_with_the_commands_of_all_three_runs(name: str) -> None:
+    path = PROJECT / "configs" / f"{name}.yaml"
+    both, alone, none = _commands(path)
+    assert [label in _head(path) for label in ("D + D'", "D alone", "zero-shot")] == [True] * 3
+    assert both == f"train.py fit --config configs/{name}.yaml"
+    assert (
+        alone
+        == f"{both} --name {name}_control --data.init_args.ratio 0 --trainer.max_epochs -1 --trainer.max_steps STEPS"
+    )
+    assert none == f"train.py test --config configs/{name}.yaml"
+
+
+def test_the_runs_on_scenes_share_one_data_set() -> None:
+    made = yaml.safe_load((PROJECT / "configs" / "synth" / "scenes.yaml").read_text())
+    for path in [path for path in CONFIGS if path.stem.endswith("_scenes") or path.stem == "demo"]:
+        given = yaml.safe_load(path.read_text())
+        assert given["synthesis"] == "configs/synth/scenes.yaml"
+        assert {key: given["data"]["init_args"][key] for key in ("root", "scenes")} == made["data"]["init_args"]
+        assert given["data"]["init_args"]["synthetic"] == made["output"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        pytest.param(path, command, id=f"{path.stem} {number}")
+        for path in CONFIGS
+        for number, command in enumerate(_commands(path))
+        if "DATE" not in command  # the checkpoint of a run
+    ],
+)
+def test_its_commands_run(path: Path, command: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    verb, *words = shlex.split(command.replace("STEPS", "2"))[1:]
+    small = _small(path, world)
+    if "--trainer.max_steps" not in words:
+        small["trainer"]["max_epochs"] = 1
+    before = set((world / "runs").glob("*/*"))
+    assert main([verb, *words, *_arguments(small)]) == 0
+    (folder,) = set((world / "runs").glob("*/*")) - before
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+    assert len(losses) == (2 if verb == "fit" else 0)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(
+        0 <= float(rows[-1][f"{'val' if verb == 'fit' else verb}/{name}"]) <= 100 for name in ("ODmAP@1", "i2t/R@5")
+    )
