@@ -78,41 +78,43 @@ def _grads(model: BLIP) -> dict[str, Tensor]:
     return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
-@torch.no_grad()
-def _reference(model: BLIP, batch: RetrievalBatch, alpha: float) -> float:
+def _reference(model: BLIP, batch: RetrievalBatch, alpha: float) -> Tensor:
     """The loss of two pairs of different images, spelt out over transformers' own forward pass, pair by pair."""
-    tokens, temperature = batch.tokens, model.temperature.item()
+    tokens, temperature = batch.tokens, model.temperature
     found = []
     for towers in (model.model, model.momentum_copy.model):
         output = towers(**tokens, pixel_values=batch.pixel_values, use_itm_head=False)
         images = towers.vision_proj(output.last_hidden_state[:, 0])
-        found.append(
-            [torch.nn.functional.normalize(rows) for rows in (images, towers.text_proj(output.question_embeds[:, 0]))]
-        )
-    contrastive, queues = 0.0, (model.contrastive.text_queue, model.contrastive.image_queue)
-    for way, queue in enumerate(queues):
+        texts = towers.text_proj(output.question_embeds[:, 0])
+        found.append([torch.nn.functional.normalize(rows) for rows in (images, texts)])
+    costs = []
+    for way, queue in enumerate((model.contrastive.text_queue, model.contrastive.image_queue)):
         columns = torch.cat([found[1][1 - way], queue])
         for i in range(2):
             logits = torch.stack([found[0][way][i] @ column / temperature for column in columns])
             soft = torch.stack([found[1][way][i] @ column / temperature for column in columns]).softmax(0)
             target = alpha * soft + (1 - alpha) * torch.eye(len(columns))[i]
-            contrastive -= float((target * logits.log_softmax(0)).sum()) / 4
-    matching = 0.0
+            costs.append(-(target.detach() * logits.log_softmax(0)).sum() / 4)
     for image, caption in [(0, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 0)]:  # the negatives of images, and of captions
         ids = tokens["input_ids"][[caption]].clone()
-        ids[0, 0] = WORDS.index("9") + 2
+        ids[0, 0] = len(WORDS) + 1
         mask, pixels = tokens["attention_mask"][[caption]], batch.pixel_values[[image]]
         logits = model.model(input_ids=ids, attention_mask=mask, pixel_values=pixels).itm_score
-        matching -= float(logits.log_softmax(1)[0, int(image == caption)]) / 6
-    return contrastive + matching
+        costs.append(-logits.log_softmax(1)[0, int(image == caption)] / 6)
+    return torch.stack(costs).sum()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
-def test_the_loss_is_that_of_the_formula(alpha: float) -> None:
-    model, batch = _blip(alpha=alpha), _batch(2)
-    expected = _reference(model, batch, alpha)
-    assert model.training_loss(batch).item() == pytest.approx(expected, abs=1e-5)
+def test_the_loss_and_its_gradients_are_those_of_the_formula(alpha: float) -> None:
+    model, again, batch = _blip(alpha=alpha), _blip(), _batch(2)
+    expected, found = _reference(again, batch, alpha), model.training_loss(batch)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     assert model.contrastive.id_queue.tolist() == [0, 1, *[-100] * 5]
+    found.backward()
+    expected.backward()
+    right = _grads(again)
+    for name, grad in _grads(model).items():
+        torch.testing.assert_close(grad, right[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_every_trained_parameter_gets_a_gradient_and_no_other() -> None:
