@@ -39,9 +39,8 @@ class TextTower(nn.Module):
     def forward(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Map `input_ids` and `attention_mask` `[B, L]` int64 to vectors `[B, W]`, float32."""
         mask = tokens["attention_mask"]
-        states = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state.float()
-        weights = pooling_weights(mask, self.pooling)
-        return torch.einsum("blw,bl->bw", states, weights)
+        states: Tensor = self.model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return (states.float() * pooling_weights(mask, self.pooling)[..., None]).sum(dim=1)
 
 
 def pooling_weights(mask: Tensor, pooling: Pooling) -> Tensor:

@@ -65,6 +65,19 @@ def test_every_weight_gets_a_gradient(
     assert torch.allclose(rows.norm(dim=1), torch.ones(3))
 
 
+def test_half_precision_leaves_the_norms_exact(tiny: Callable[..., Any], pairs: Callable[..., Any]) -> None:
+    model = tiny().eval()
+    batch = pairs(model)
+    with torch.no_grad():
+        whole = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
+    for rows, exact in zip(half, whole, strict=True):
+        assert rows.dtype == torch.float32
+        assert torch.allclose(rows.norm(dim=1), torch.ones(4), atol=1e-6)
+        assert (rows * exact).sum(dim=1).min() > 0.99
+
+
 def test_the_loss_is_the_contrastive_one(tiny: Callable[..., Any], pairs: Callable[..., Any]) -> None:
     model = tiny(temperature=0.5).eval()
     batch = pairs(model)
