@@ -91,7 +91,9 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
             raise ConfigError(f"{key} is a model of the family {family!r}, not of BLIP.")
         config = _config(held, overrides)
         with _no_report():
-            loaded: Any = BlipForImageTextRetrieval.from_pretrained(source, config=config, output_loading_info=True)
+            loaded: Any = BlipForImageTextRetrieval.from_pretrained(
+                source, config=config, dtype=torch.float32, output_loading_info=True
+            )
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"{key} is neither a checkpoint file nor a folder or id that transformers can load: {_first_line(error)}"

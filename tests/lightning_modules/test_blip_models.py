@@ -57,6 +57,11 @@ def test_a_model_from_scratch_is_not_born_dead() -> None:
     assert spread == pytest.approx(0.02, rel=0.1)
 
 
+def test_a_folder_in_half_precision_is_trained_in_single_precision(tmp_path: Path) -> None:
+    _model().to(torch.float16).save_pretrained(tmp_path)
+    assert build_blip(str(tmp_path), None, None, {}).model.dtype == torch.float32
+
+
 def test_a_folder_of_transformers_is_loaded_with_dropout_of_its_own(folder: Path) -> None:
     parts = build_blip(str(folder), None, None, {"hidden_dropout_prob": 0.25})
     assert (parts.momentum, parts.temperature, parts.queues) == (None, None, None)
