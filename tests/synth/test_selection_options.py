@@ -148,13 +148,14 @@ def test_options_equal_the_painted_reference(drawn, region, options):
     assert Rule.REGION not in rules or (config.recheck and config.multi)
 
 
+@pytest.mark.parametrize("numbers", [1, 40, 2**20])
 @pytest.mark.parametrize("config", [SelectionConfig(), MASKS], ids=["boxes", "masks"])
-def test_an_image_is_judged_alike_in_any_company(drawn, config, monkeypatch):
+def test_an_image_is_judged_alike_in_any_company_and_any_parts(drawn, config, numbers, monkeypatch):
     _, tables = drawn
     rows = np.arange(60)
     together = list(select(tables, rows, config))
     monkeypatch.setattr("synth.selection._IMAGES", 7)
-    monkeypatch.setattr("synth.objects._NUMBERS", 1)
+    monkeypatch.setattr("synth.coverage.NUMBERS", numbers)
     assert list(select(tables, rows, config)) == together
     alone = [next(select(tables, rows[row : row + 1], config)) for row in rows]
     assert alone == together
