@@ -3,6 +3,7 @@
 python -m synth --config ...         make the set, or go on with it
 python -m synth stats --config ...   how classes co-occur before and after adding the set
 python -m synth sheet --config ...   a page of sources and counterfactuals side by side
+python -m synth detect --images ...  boxes from a detector, for images that have captions but no boxes
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib import import_module
 
 from cli import friendly
 
-_VERBS = {"stats": "synth.stats_cli", "sheet": "synth.sheet_cli"}
+_VERBS = {"stats": "synth.stats_cli", "sheet": "synth.sheet_cli", "detect": "synth.detect_cli"}
 
 
 def main(arguments: list[str]) -> int:
