@@ -55,7 +55,6 @@ def _new_id(source: int, candidate: int) -> int:
 def identity(config: SynthesisConfig) -> dict[str, Any]:
     """Return as JSON everything that decides what a set holds; `output` and how the work is spread do not."""
     data, fill, caption = config.data, config.fill, config.caption
-    options = {key: value for key, value in vars(fill).items() if not key.startswith("_")}
     named: dict[str, Any] = {
         "data": {
             "class_path": _class_path(data),
@@ -64,7 +63,7 @@ def identity(config: SynthesisConfig) -> dict[str, Any]:
         },
         "pairs": config.pairs,
         "queries": config.queries,
-        "fill": {"class_path": _class_path(fill), "version": fill.version, **options},
+        "fill": {"class_path": _class_path(fill), "version": fill.version, **fill.identity()},
         "captions": {"class_path": _class_path(caption), "version": caption.version, **caption.identity()},
         "selection": {"version": selection.VERSION, **vars(config.selection)},
     }

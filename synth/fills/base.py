@@ -75,6 +75,10 @@ class Fill(ABC):
         """Return what `paint` gives for every image; a fill that works in batches overrides it."""
         return [self.paint(image, mask) for image, mask in zip(images, masks, strict=True)]
 
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide what is painted, for the protocol of a set."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
     @abstractmethod
     def paint(self, image: Pixels, mask: Mask) -> Pixels:
         """Return an image, or one colour `[3]`, whose pixels inside the mask are to be used; the mask is not empty."""

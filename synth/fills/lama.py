@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,12 @@ class LamaFill(NetworkFill):
         super().__post_init__()
         if not Path(self.path).is_file():
             raise MissingPathError(f"`path` of LamaFill is {self.path}, which is no file; mend the path.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide what is painted; in place of the path, what the file holds."""
+        with Path(self.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {**super().identity(), "path": f"sha256:{digest}"}
 
     def load(self) -> Any:
         """Return the network in evaluation mode.
