@@ -66,6 +66,7 @@ class _Alone:
     """The one process where there is no Trainer; else like `Ranks`."""
 
     is_first = True
+    several = False
 
     def run(self, stage: Stage) -> None:
         import torch
@@ -151,7 +152,7 @@ def _fill(config: SynthesisConfig, drafts: Sequence[_Draft], ranks: Ranks | _Alo
     todo = [unit for unit in units if unit.file_name not in done[unit.split]]
     total, left = (Counter(unit.split for unit in some) for some in (units, todo))
     bars = {name: meter.add(f"{name}: fill", total[name], total[name] - left[name]) for name in done}
-    if todo:
+    if todo or ranks.several:  # where nothing is left, the first must not end the set before all have looked at it
         with Stage(config, todo, unreadable, meter, bars) as stage:
             ranks.run(stage)
 

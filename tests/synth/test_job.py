@@ -26,15 +26,7 @@ def config(data, tmp_path):
     return SynthesisConfig(data=data, output=tmp_path / "out", fill=ZeroFill(), **SPLITS)
 
 
-def rows(folder, split):
-    return [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_pairs_lose_the_object_and_its_words(config):
+def test_pairs_lose_the_object_and_its_words(config, rows):
     summary = synth.run(config)
     tables, matcher = config.data.tables, config.data.matcher
     written = rows(config.output, "train")
@@ -63,7 +55,7 @@ def assert_black_boxes(config, row, source):
     assert np.array_equal(before, after)
 
 
-def test_queries_have_one_removal_for_every_image_and_no_caption(config):
+def test_queries_have_one_removal_for_every_image_and_no_caption(config, rows):
     synth.run(config)
     for split, images in (("val", {105}), ("test", {106, 107})):
         written = rows(config.output, split)
@@ -96,7 +88,7 @@ def test_the_protocol_has_config_and_counts(config):
     assert summary.splits["train"].dropped[Rule.NO_KEPT_WORD] == 1
 
 
-def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
+def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path, rows, contents):
     BlurFill()(np.zeros((600, 800, 3), np.uint8), np.ones((600, 800), bool))  # wakes OpenCV's threads before the fork
     config = replace(config, fill=BlurFill())
     synth.run(config)
@@ -109,12 +101,10 @@ def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
     assert len(texts) > 1
 
 
-def test_an_image_is_treated_alike_in_any_company(config, tmp_path, draw_images, data):
+def test_an_image_is_treated_alike_in_any_company(config, tmp_path, draw_data, rows):
     synth.run(config)
-    alone = type(data)(str(tmp_path / "alone"))
-    draw_images(
-        alone.root, [("a", "train", ["dog", "frisbee"], ["Two dogs chase a frisbee.", "A dog plays", "On the grass"])]
-    )
+    captions = ["Two dogs chase a frisbee.", "A dog plays", "On the grass"]
+    alone = draw_data("alone", [("a", "train", ["dog", "frisbee"], captions)])
     only = replace(config, data=alone, output=tmp_path / "out2", pairs={"train": ["train"]}, queries={})
     synth.run(only)
     assert rows(only.output, "train") == rows(config.output, "train")[:1]
@@ -130,7 +120,7 @@ def test_an_edited_caption_that_still_names_a_removed_class_is_not_used(config):
         synth.run(config)
 
 
-def test_dilation_grows_the_filled_box(config, tmp_path):
+def test_dilation_grows_the_filled_box(config, tmp_path, rows):
     synth.run(replace(config, dilation=2))
     row = rows(config.output, "val")[0]
     x, y, width, height = map(int, row["removed_boxes"][0])
@@ -191,7 +181,7 @@ def test_a_run_takes_nothing_from_the_generator_of_a_model(config, workers):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys):
+def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys, rows):
     (config.data.root / "a.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=r"`max_unreadable` 0 of `data`.*a\.png"):
         synth.run(config)
@@ -208,7 +198,7 @@ def test_an_image_of_another_size_is_refused(config):
         synth.run(config)
 
 
-def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_images, monkeypatch):
+def test_bad_surroundings_are_told_before_any_work(config, tmp_path, draw_data, monkeypatch):
     with pytest.raises(MissingPathError, match="no folder"):
         synth.run(replace(config, output=tmp_path / "missing" / "out"))
     monkeypatch.chdir(tmp_path)
@@ -222,15 +212,13 @@ def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_
     with pytest.raises(ConfigError, match="exists and is no synthetic set"):
         synth.run(config)
     assert (config.output / "thesis.txt").exists()
-    boxless = type(data)(str(tmp_path / "boxless"))
-    draw_images(boxless.root, [("a", "train", [], ["A dog"])])
+    boxless = draw_data("boxless", [("a", "train", [], ["A dog"])])
     with pytest.raises(ConfigError, match="no boxes"):
         synth.run(SynthesisConfig(boxless, tmp_path / "o", pairs={"train": ["train"]}))
 
 
-def test_an_empty_split_says_why(config, data, tmp_path, draw_images):
-    lonely = type(data)(str(tmp_path / "lonely"))
-    draw_images(lonely.root, [("a", "train", ["dog"], ["A dog"]), ("b", "train", ["dog", "cat"], ["Grass"])])
+def test_an_empty_split_says_why(tmp_path, draw_data):
+    lonely = draw_data("lonely", [("a", "train", ["dog"], ["A dog"]), ("b", "train", ["dog", "cat"], ["Grass"])])
     with pytest.raises(ConfigError, match=r"none of its 2 images .*fewer than two classes \(1\)") as caught:
         synth.run(SynthesisConfig(lonely, tmp_path / "o", pairs={"train": ["train"]}))
     assert "captions name no removable class (1)" in str(caught.value)
@@ -238,7 +226,7 @@ def test_an_empty_split_says_why(config, data, tmp_path, draw_images):
 
 
 @pytest.mark.slow
-def test_the_image_folder_loader_reads_the_set(config, tmp_path):
+def test_the_image_folder_loader_reads_the_set(config, tmp_path, rows):
     from datasets import load_dataset
 
     synth.run(config)

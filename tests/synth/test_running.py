@@ -1,7 +1,7 @@
 """What a run makes under its options: captions and queries per image, networks, image captioners, and its report."""
 
 import csv
-import json
+import signal
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,7 +12,7 @@ import pytest
 import synth
 from datamodules.errors import ConfigError
 from datamodules.synthetic_set import SyntheticSet
-from synth import SynthesisConfig, job
+from synth import SynthesisConfig, job, writer
 from synth.captions import CaptionStrategy, PromptCaptions
 from synth.fills import Fill, MeanFill, ZeroFill
 from synth.progress import Meter
@@ -26,15 +26,7 @@ def config(data, tmp_path):
     return SynthesisConfig(data=data, output=tmp_path / "out", fill=ZeroFill(), **SPLITS)
 
 
-def rows(folder, split):
-    return [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_all_captions_that_work_give_a_pair_each(config):
+def test_all_captions_that_work_give_a_pair_each(config, rows):
     counts = synth.run(replace(config, captions_per_image="all"), alone=True).splits["train"]
     written = rows(config.output, "train")
     by_image = Counter(row["source_image_id"] for row in written)
@@ -49,9 +41,8 @@ def test_all_captions_that_work_give_a_pair_each(config):
     assert len(SyntheticSet.read(config.output, ["train"], config.data.tables.class_names, originals)) == 4
 
 
-def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw_images, data):
-    twins = type(data)(str(tmp_path / "twins"))
-    draw_images(twins.root, [("a", "train", ["dog", "cat"], ["A dog", "A dog and a cat", "A cat near a dog"])])
+def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw_data, rows):
+    twins = draw_data("twins", [("a", "train", ["dog", "cat"], ["A dog", "A dog and a cat", "A cat near a dog"])])
     only = replace(config, data=twins, pairs={"train": ["train"]}, queries={}, captions_per_image="all")
     seen = set()
     for seed in range(8):
@@ -66,7 +57,7 @@ def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw
     assert seen == {1, 2}
 
 
-def test_all_queries_are_all_distinct_removals(config):
+def test_all_queries_are_all_distinct_removals(config, rows):
     summary = synth.run(replace(config, queries_per_image="all"), alone=True)
     written = rows(config.output, "test")
     found = Counter(row["source_image_id"] for row in written)
@@ -96,7 +87,7 @@ class Batched(Fill):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fill_on_the_device_gets_batches(config, tmp_path, workers):
+def test_a_fill_on_the_device_gets_batches(config, tmp_path, workers, contents):
     synth.run(config, alone=True)
     other = replace(config, fill=Batched(), batch_size=3, workers=workers, output=tmp_path / "batched")
     Batched.sizes.clear()
@@ -123,7 +114,7 @@ class Seer(CaptionStrategy):
 
 
 @pytest.mark.parametrize("fill", [ZeroFill(), Batched()])
-def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill):
+def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill, rows):
     counts = synth.run(replace(config, caption=Seer(), fill=fill), alone=True).splits["train"]
     written = rows(config.output, "train")
     assert [row["source_image_id"] for row in written] == [100]
@@ -138,7 +129,7 @@ def test_a_captioner_of_images_writes_one_caption_for_each(config):
         replace(config, caption=Seer(), captions_per_image="all")
 
 
-def test_prompts_need_no_class_in_the_source_caption(config):
+def test_prompts_need_no_class_in_the_source_caption(config, rows):
     counts = synth.run(replace(config, caption=PromptCaptions(templates=["a photo of {}."])), alone=True)
     written = rows(config.output, "train")
     assert [row["source_image_id"] for row in written] == [100, 101, 102, 104]
@@ -148,7 +139,7 @@ def test_prompts_need_no_class_in_the_source_caption(config):
         assert not any(name in row["text"] for name in row["removed"])
 
 
-def test_feathering_blends_inside_the_region_alone(config, tmp_path):
+def test_feathering_blends_inside_the_region_alone(config, tmp_path, rows):
     from PIL import Image
 
     synth.run(replace(config, fill=MeanFill()), alone=True)
@@ -164,7 +155,7 @@ def test_feathering_blends_inside_the_region_alone(config, tmp_path):
         assert not changed.any()
 
 
-def test_the_table_of_classes_counts_what_was_kept_and_rejected(config):
+def test_the_table_of_classes_counts_what_was_kept_and_rejected(config, rows):
     summary = synth.run(replace(config, queries_per_image="all"), alone=True)
     with (config.output / "classes.csv").open() as table:
         found = {
@@ -192,6 +183,33 @@ def test_a_run_inside_another_does_without_the_trainer(config, monkeypatch):
     for key, value in {"LOCAL_RANK": "1", "RANK": "3", "WORLD_SIZE": "4", "SLURM_NTASKS": "4"}.items():
         monkeypatch.setenv(key, value)
     assert synth.run(replace(config, trainer={"devices": 4}), alone=True).made
+
+
+def test_ranks_meet_even_where_nothing_is_left_to_fill(config, monkeypatch):
+    """A rank that comes late must not look at a set that the first one is ending."""
+    met = []
+
+    class Pair(job._Alone):
+        several = True
+
+        def run(self, stage):
+            met.append(len(stage.loader(0, 1)))
+            super().run(stage)
+
+    monkeypatch.setattr(job, "_ranks", lambda _: Pair())
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            synth.run(config)
+    synth.run(config)
+    assert met == [5, 0]
+
+
+def test_a_request_to_end_is_not_put_off_while_filling(config, monkeypatch):
+    found, real = [], ZeroFill.paint
+    monkeypatch.setattr(ZeroFill, "paint", lambda *_: found.append(signal.getsignal(signal.SIGTERM)) or real(*_))
+    synth.run(config)
+    assert found == [signal.getsignal(signal.SIGTERM)] * 5
 
 
 def test_a_run_that_the_trainer_cuts_short_can_go_on(config):
