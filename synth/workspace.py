@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from datamodules.errors import ConfigError
 from synth.config import RUN, writing_to
@@ -24,18 +24,16 @@ def claimed(output: Path) -> Iterator[None]:
     Raises:
         ConfigError: another run has the lock, or the folder cannot be written.
     """
-    import fcntl
-
     with writing_to(output):
         (output / RUN).mkdir(parents=True, exist_ok=True)
         lock = (output / RUN / "lock").open("w")
     with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        with writing_to(output):
+            is_ours = _locked(lock)
+        if not is_ours:
             raise ConfigError(
                 f"`output` {output} is being written by another run; wait until that ends or name another folder."
-            ) from None
+            )
         try:
             yield
         finally:
@@ -43,6 +41,17 @@ def claimed(output: Path) -> Iterator[None]:
                 shutil.rmtree(output / RUN, ignore_errors=True)
                 with suppress(OSError):
                     output.rmdir()
+
+
+def _locked(lock: TextIO) -> bool:
+    """Lock a file, and return whether that worked: it may be another's, who may also have removed it just now."""
+    import fcntl
+
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        return False
 
 
 def begin(output: Path, identity: dict[str, Any]) -> None:
@@ -53,13 +62,20 @@ def begin(output: Path, identity: dict[str, Any]) -> None:
         identity: everything that decides what the set holds, as JSON.
 
     Raises:
-        ConfigError: another config began here; the text names the first key that differs.
+        ConfigError: another config began here; the text names the first key that differs. Or what it wrote down is
+            damaged.
     """
     path = _config_file(output)
     if not path.exists():
         write_whole(path, json.dumps(identity, indent=2))
         return
-    if told := difference(json.loads(path.read_text(encoding="utf-8")), identity):
+    try:
+        told = difference(json.loads(path.read_bytes()), identity)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} (in `output`), which says what the unfinished set is made of, is damaged; delete {output}."
+        ) from error
+    if told:
         raise ConfigError(
             f"`output` {output} holds an unfinished set made with {told}; go on with that config, name another "
             "`output` or delete that folder."
