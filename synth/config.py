@@ -41,6 +41,10 @@ class Source(Protocol):
         """Finds the classes that a caption names."""
 
     @property
+    def cache_dir(self) -> Path | None:
+        """Folder for what is found once, see `datamodules.cache.cache_root`."""
+
+    @property
     def max_unreadable(self) -> int:
         """How many images may be unreadable before the run stops."""
 

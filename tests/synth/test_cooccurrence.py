@@ -145,6 +145,26 @@ def test_a_synthetic_image_with_two_captions_is_one_image(data, tmp_path):
     assert twice["captions"].after.total == once["captions"].after.total + 1
 
 
+def test_synthetic_captions_are_matched_once_as_long_as_they_stay_the_same(data, tmp_path, monkeypatch):
+    config = SynthesisConfig(data, tmp_path / "out", pairs={"train": ["train"]}, fill=ZeroFill())
+    synth.run(config)
+    metadata = config.output / "train/metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    asked, read, originals = [], data.matcher.mentions, data.mentions()
+    monkeypatch.setattr(data, "mentions", lambda: originals)
+    monkeypatch.setattr(data.matcher, "mentions", lambda captions: asked.append(set(captions)) or read(captions))
+    first, second = measure(config)["captions"].after, measure(config)["captions"].after
+    assert asked == [{row["text"] for row in rows}]
+    assert np.array_equal(first.together, second.together)
+    for row in rows:
+        row["text"] = "A cat"
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cat = data.matcher.class_names.index("cat")
+    changed = measure(config)["captions"]
+    assert asked[1:] == [{"A cat"}]
+    assert changed.after.counts[cat] - changed.before.counts[cat] == len(rows)
+
+
 def named(matcher, captions):
     return [set(np.flatnonzero(row).tolist()) for row in matcher.mentions(captions)]
 
