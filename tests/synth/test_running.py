@@ -3,6 +3,7 @@
 import csv
 import signal
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 
 import synth
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, UnreadableImageError
 from datamodules.synthetic_set import SyntheticSet
-from synth import SynthesisConfig, job, writer
+from synth import SynthesisConfig, job, workspace, writer
 from synth.captions import CaptionStrategy, PromptCaptions
 from synth.fills import Fill, MeanFill, ZeroFill
 from synth.progress import Meter
@@ -183,6 +184,37 @@ def test_a_run_inside_another_does_without_the_trainer(config, monkeypatch):
     for key, value in {"LOCAL_RANK": "1", "RANK": "3", "WORLD_SIZE": "4", "SLURM_NTASKS": "4"}.items():
         monkeypatch.setenv(key, value)
     assert synth.run(replace(config, trainer={"devices": 4}), alone=True).made
+
+
+class TwoRanks(job._Alone):
+    """Two ranks one after the other in this process: neither knows what the other met."""
+
+    def run(self, stage):
+        for rank in range(2):
+            twin = copy(stage)
+            twin._shards, twin._unreadable = {}, set(stage._unreadable)
+            twin.start(rank, 2, "cpu")
+            for batch in twin.loader(rank, 2):
+                twin.step(batch)
+
+
+def test_ranks_share_the_images_and_count_the_unreadable_ones_together(config, tmp_path, contents, monkeypatch):
+    synth.run(config, alone=True)
+    monkeypatch.setattr(job, "_ranks", lambda _: TwoRanks())
+    again = replace(config, output=tmp_path / "again")
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "clear", lambda _: None)
+        synth.run(again)
+    lines = [path.read_text().splitlines() for path in (again.output / ".run").rglob("rank-?.jsonl")]
+    assert sorted(map(len, lines)) == [1, 1, 1, 2]
+    synth.run(again)
+    assert contents(again.output) == contents(config.output)
+    broken = replace(config, output=tmp_path / "broken")
+    config.data.max_unreadable = 1
+    for name in ("a", "b"):
+        (config.data.root / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match="2 images cannot be read, more than `max_unreadable` 1"):
+        synth.run(broken)
 
 
 def test_ranks_meet_even_where_nothing_is_left_to_fill(config, monkeypatch):
