@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from datamodules.errors import AnnotationError
 from datamodules.tables import Tables
 from synth import coverage
+from synth.regions import region_mask
+from synth.removal import Removal
 
 
 class Objects(NamedTuple):
@@ -69,6 +71,24 @@ class Objects(NamedTuple):
         """Return the objects whose boxes have an area inside the image, clipped."""
         clipped = self.clipped()
         return clipped.where(np.all(clipped.corners[:, 2:] > clipped.corners[:, :2], axis=1))
+
+
+def visible(tables: Tables, row: int, removal: Removal) -> dict[int, int]:
+    """Count the objects of each kept class that are left in an image when a removal is filled.
+
+    An object is gone if its centre is filled. A crowd region is no object that can be counted, and a kept class that
+    has no other counts as one.
+
+    Args:
+        tables: images and objects.
+        row: image row.
+        removal: what is filled there.
+    """
+    objects = Objects.of(tables, np.array([row]), crowds=False).solid()
+    width, height = objects.sizes[0].astype(int).tolist()
+    across, down = ((objects.corners[:, :2] + objects.corners[:, 2:]) / 2).astype(int).T
+    left = objects.labels[~region_mask(removal, (width, height))[down, across]]
+    return {index: max(1, int(np.count_nonzero(left == index))) for index in sorted(removal.kept)}
 
 
 class Batch(NamedTuple):

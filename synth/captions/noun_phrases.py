@@ -35,7 +35,8 @@ def remove_phrases(
     """Delete every noun phrase that names a removed class and keep the rest as it is written.
 
     A phrase that names a removed and a kept class goes as well. Spaces, commas and conjunctions that led to a deleted
-    phrase go with it, as does its possessive ending, and a caption that began with a capital still does; prepositions stay, as in the paper.
+    phrase go with it, as does its possessive ending, and a caption that began with a capital still does; prepositions
+    stay, as in the paper.
 
     Args:
         caption: the caption as written.
