@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,8 +73,9 @@ class CaptioningModel(CaptionStrategy):
         return {**vars(self), "_loaded": None}
 
     def identity(self) -> dict[str, Any]:
-        """Return the options that decide what is written: all but `batch_size`."""
-        return {key: value for key, value in super().identity().items() if key != "batch_size"}
+        """Return the options that decide what is written, all but `batch_size`; of a folder, what its files hold."""
+        options = {key: value for key, value in super().identity().items() if key != "batch_size"}
+        return options | {"model": _content(Path(self.model))} if Path(self.model).is_dir() else options
 
     def to(self, device: torch.device | str) -> None:
         """Move the model to a device."""
@@ -166,6 +168,15 @@ class _Opening:
         opening = scores.new_full(scores.shape, float("-inf"))
         opening[:, self._tokens[step]] = 0.0  # a log-probability: what is given counts nothing in a beam's score
         return opening
+
+
+def _content(folder: Path) -> str:
+    """Return a hash of the names and bytes of the files in a folder, wherever it lies."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
+        with path.open("rb") as file:
+            whole.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
 
 
 def _check_path(model: str) -> None:
