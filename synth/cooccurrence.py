@@ -157,7 +157,8 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     """Count the classes that the images show and the captions name, before and after the pairs of a finished set.
 
     Before: all images of the splits that `pairs` comes from, with the classes of their objects, and their captions.
-    After: the same, and the synthetic images, with the classes that they keep, and their captions.
+    After: the same, and the synthetic images, with the classes of their sources that were not removed (`kept` leaves
+    out those that are too small to count, or only in crowds, as the selection was told), and their captions.
 
     Args:
         config: the synthesis that made the set; its data must be prepared.
@@ -180,7 +181,10 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     images, captions = Cooccurrence.of(shown[rows]), Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
     _, first = np.unique(made.image_ids, return_index=True)  # an image may have several captions
     named = mentions_of(made.texts, data.matcher, data.cache_dir)
+    order = np.argsort(tables.image_ids)
+    sources = order[np.searchsorted(tables.image_ids, made.source_image_ids[first], sorter=order)]
+    left = shown[sources] & ~made.removed[first]
     return {
-        "images": Change(images, images + Cooccurrence.of(made.kept[first]), names),
+        "images": Change(images, images + Cooccurrence.of(left), names),
         "captions": Change(captions, captions + Cooccurrence.of(named), names),
     }

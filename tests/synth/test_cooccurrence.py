@@ -20,6 +20,7 @@ from datamodules.scenes.vocabulary import vocabulary
 from synth import SynthesisConfig
 from synth.cooccurrence import ORDERS, Change, Cooccurrence, measure, pairs
 from synth.fills import ZeroFill
+from synth.selection import SelectionConfig
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/coco-sample"
 presence = st.integers(1, 5).flatmap(
@@ -163,6 +164,21 @@ def test_synthetic_captions_are_matched_once_as_long_as_they_stay_the_same(data,
     changed = measure(config)["captions"]
     assert asked[1:] == [{"A cat"}]
     assert changed.after.counts[cat] - changed.before.counts[cat] == len(rows)
+
+
+def test_a_class_that_is_left_counts_even_where_it_is_too_small_to_be_kept(draw_data, tmp_path, rows):
+    photo = draw_data("photo", [("a", "train", ["dog", "man", "frisbee"], ["A man and a dog"])])
+    config = SynthesisConfig(
+        photo, tmp_path / "out", {"train": ["train"]}, fill=ZeroFill(), selection=SelectionConfig(min_kept_area=0.04)
+    )
+    synth.run(config)
+    (row,) = rows(config.output, "train")
+    (gone,), (stays,) = row["removed"], row["kept"]
+    change = measure(config)["images"]
+    added = change.after.together - change.before.together
+    shown = {photo.tables.class_names[index] for index in np.flatnonzero(added.diagonal())}
+    assert shown == {stays, "frisbee"}
+    assert {gone, stays} == {"dog", "man"}
 
 
 def named(matcher, captions):
