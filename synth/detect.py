@@ -96,7 +96,7 @@ def _finished(config: DetectionConfig, made_with: dict[str, Any], photos: Photos
 
 def _class_of(config: DetectionConfig) -> NDArray[np.int64]:
     """Load the detector; return `[L]`, for each of its labels the class that is called so, -1 where none is."""
-    config.detector.to(_device(config.device))
+    config.detector.load()
     labels, names = list(config.detector.labels), config.class_names
     for what, wanted, known in (("label", config.renamed.keys(), labels), ("class", config.renamed.values(), names)):
         for name in wanted:
@@ -121,18 +121,6 @@ def _plain(name: str) -> str:
         True
     """
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"`device` {name} cannot be used ({said}); give auto, cpu or a GPU that is there.") from error
 
 
 def _look(config: DetectionConfig, photos: Sequence[Photo], class_of: NDArray[np.int64], log: Path) -> list[Record]:

@@ -25,7 +25,6 @@ class DetectionConfig:
         renamed: for labels of the detector that the data set calls otherwise, its class, as in `{sofa: couch}`.
         batch_size: images that the detector is given at once.
         workers: threads that read images.
-        device: where the detector computes; `auto` is a GPU if there is one.
         max_unreadable: how many images may be unreadable before the run stops.
     """
 
@@ -37,7 +36,6 @@ class DetectionConfig:
     renamed: dict[str, str] = field(default_factory=dict)
     batch_size: int = 8
     workers: int = 2
-    device: str = "auto"
     max_unreadable: int = 10
 
     def __post_init__(self) -> None:

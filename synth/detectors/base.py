@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from datamodules.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
-
     from synth.fills import Pixels
 
 
@@ -57,8 +55,8 @@ class Detector(ABC):
             images: `[H, W, 3]` uint8 RGB each, of one size or of many.
         """
 
-    def to(self, device: torch.device | str) -> None:  # noqa: B027 (not every detector has something to move)
-        """Load what computes, if that is still to be done, and move it to a device.
+    def load(self) -> None:  # noqa: B027 (not every detector has something to load)
+        """Load what computes, if that is still to be done: called before the first image, so that mistakes show early.
 
         Raises:
             ConfigError: it cannot be loaded.

@@ -33,6 +33,7 @@ class TransformersDetector(Detector):
             as `PekingU/rtdetr_r50vd`.
         threshold: boxes are dropped whose score is not above it.
         revision: branch, tag or commit of a model of the hub.
+        device: where the model computes; `auto` is a GPU if there is one.
 
     Raises:
         MissingPathError: if `model` is a path, and nothing is there.
@@ -42,13 +43,13 @@ class TransformersDetector(Detector):
     model: str
     threshold: float = 0.5
     revision: str | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         check_share(self, "threshold")
         path_like = os.path.isabs(self.model) or self.model.startswith((".", "~")) or self.model.count("/") > 1
         if path_like and not Path(self.model).exists():
             raise MissingPathError(f"`model` of TransformersDetector is {self.model}, but nothing is there; mend it.")
-        self._device: torch.device | str = "cpu"
         self._parts: tuple[Any, Any] | None = None
 
     @property
@@ -58,20 +59,20 @@ class TransformersDetector(Detector):
         return [names.get(number, "") for number in range(max(names) + 1)]
 
     def identity(self) -> dict[str, Any]:
-        """Return the options, with the content of the files of a folder in place of its path."""
+        """Return the options but for `device`, with the content of the files of a folder in place of its path."""
+        options = {key: value for key, value in super().identity().items() if key != "device"}
         if not Path(self.model).is_dir():
-            return super().identity()
+            return options
         files = sorted(path for path in Path(self.model).iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-        return {**super().identity(), "model": {path.name: digest(path) for path in files}}
+        return {**options, "model": {path.name: digest(path) for path in files}}
 
-    def to(self, device: torch.device | str) -> None:
-        """Load the model, if that is still to be done, and move it to a device.
+    def load(self) -> None:
+        """Load the model, if that is still to be done, and move it to its device.
 
         Raises:
-            ConfigError: it cannot be loaded.
+            ConfigError: it cannot be loaded, or there is no such device.
         """
-        self._device = device
-        self._loaded()[0].to(device)
+        self._loaded()
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Return the objects of each image, in the order in which the model gives them."""
@@ -95,7 +96,7 @@ class TransformersDetector(Detector):
         model, processor = self._loaded()
         try:
             with torch.inference_mode():
-                answer = model(pixel_values=torch.cat(list(pixels)).to(self._device, model.dtype))
+                answer = model(pixel_values=torch.cat(list(pixels)).to(model.device, model.dtype))
         except torch.OutOfMemoryError as error:
             raise ConfigError(f"The GPU has no memory for {len(pixels)} images at once; lower `batch_size`.") from error
         results = processor.post_process_object_detection(answer, self.threshold, target_sizes=list(sizes))
@@ -110,7 +111,7 @@ class TransformersDetector(Detector):
                 if Path(self.model).exists():
                     raise
                 self._parts = self._load(local_files_only=False)
-            self._parts[0].eval().to(self._device)
+            self._parts[0].eval().to(_device(self.device))
         return self._parts
 
     def _load(self, local_files_only: bool) -> tuple[Any, Any]:
@@ -134,6 +135,20 @@ class TransformersDetector(Detector):
                 "a model that was trained to detect objects."
             )
         return model, processor
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"`device` {name} of TransformersDetector cannot be used ({said}); give auto, cpu or a GPU that is there."
+        ) from error
 
 
 def _detections(result: dict[str, torch.Tensor]) -> Detections:

@@ -14,8 +14,6 @@ from datamodules.errors import ConfigError, MissingPathError
 from synth.detectors.base import Detections, Detector, check_share, digest
 
 if TYPE_CHECKING:
-    import torch
-
     from synth.fills import Pixels
 
 _STRIDES = (8, 16, 32)
@@ -73,8 +71,8 @@ class YoloxDetector(Detector):
         """Return the options, with the content of the file in place of its path."""
         return {**super().identity(), "path": digest(Path(self.path)), "classes": ", ".join(self.labels)}
 
-    def to(self, device: torch.device | str) -> None:
-        """Load the network, which stays on the CPU.
+    def load(self) -> None:
+        """Load the network, if that is still to be done.
 
         Raises:
             ConfigError: if the file is no ONNX model, or none of YOLOX with these classes.
@@ -102,7 +100,7 @@ class YoloxDetector(Detector):
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
         """Return the objects of each image, best first."""
-        self.to("cpu")
+        self.load()
         return [self._one(image) for image in images]
 
     def _one(self, image: Pixels) -> Detections:
@@ -167,6 +165,6 @@ def suppressed(
     """
     import cv2
 
-    corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).astype(np.float64)
-    kept = cv2.dnn.NMSBoxesBatched(corners_and_sides, scores, classes.astype(np.int32), 0.0, threshold)
+    corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+    kept = cv2.dnn.NMSBoxesBatched(corners_and_sides.tolist(), scores.tolist(), classes.tolist(), 0.0, threshold)
     return np.asarray(kept, np.int64).reshape(-1)
