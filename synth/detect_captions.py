@@ -55,9 +55,9 @@ def _with_ids(path: Path) -> dict[str, Any] | None:
     with parsing(path, "captions"):
         data = json.loads(path.read_text(encoding="utf-8"))
     images = data.get("images") if isinstance(data, dict) else None
-    if not isinstance(images, list) or not all(isinstance(image, dict) and "imgid" in image for image in images):
+    if not isinstance(images, list) or not images or not all(isinstance(image, dict) for image in images):
         return None
-    if any("cocoid" in image for image in images):
+    if not all("imgid" in image and "cocoid" not in image for image in images):
         return None
     return {**data, "images": [{**image, "cocoid": image["imgid"]} for image in images]}
 
@@ -69,7 +69,7 @@ def _from_csv(path: Path) -> Iterator[tuple[int, Any]]:
             yield from ((reader.line_num, row) for row in reader)
         except csv.Error as error:
             raise AnnotationError(
-                f"{path} (key `captions`), line {reader.line_num}, is no CSV ({error}); mend the line."
+                f"{path} (key `captions`) is no CSV after line {reader.line_num} ({error}); mend what follows."
             ) from error
 
 
