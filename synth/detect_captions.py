@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from datamodules.errors import AnnotationError, ConfigError
 from datamodules.image_files import Listing
 from datamodules.sources import parsing
+from synth.config import SYNTHETIC_ID_BASE
 from synth.workspace import write_whole
 
 SPLIT = "train"
@@ -27,7 +29,7 @@ class _Row(NamedTuple):
     split: str
 
 
-def karpathy_file(captions: Path, root: Path, output: Path, numbered: Callable[[Sequence[str]], list[int]]) -> Path:
+def karpathy_file(captions: Path, root: Path, output: Path) -> Path:
     """Return the captions in Karpathy's layout with COCO's ids: the file itself, or one that is written for it.
 
     Args:
@@ -35,7 +37,6 @@ def karpathy_file(captions: Path, root: Path, output: Path, numbered: Callable[[
             `caption`, and `split`, which may be left out. An image with several captions has several rows.
         root: folder of the images.
         output: where the boxes are going to; captions that need another form go to `<name>_karpathy.json` beside it.
-        numbered: gives each file its id.
 
     Raises:
         AnnotationError: the file is broken, names an image that is not there, or contradicts itself.
@@ -44,7 +45,7 @@ def karpathy_file(captions: Path, root: Path, output: Path, numbered: Callable[[
     if captions.suffix == ".json":
         layout = _with_ids(captions)
     elif captions.suffix in _READERS:
-        layout = _layout(_checked(_READERS[captions.suffix](captions), captions, root), captions, numbered)
+        layout = _layout(_checked(_READERS[captions.suffix](captions), captions, root), captions)
     else:
         raise ConfigError(f"`captions` is {captions}; give a .json in Karpathy's layout, or a table as .csv or .jsonl.")
     return captions if layout is None else _written(layout, output.with_name(f"{output.stem}_karpathy.json"))
@@ -121,7 +122,7 @@ def _fault(row: _Row, split: str, listing: Listing) -> str | None:
     return None
 
 
-def _layout(rows: Sequence[_Row], path: Path, numbered: Callable[[Sequence[str]], list[int]]) -> dict[str, Any]:
+def _layout(rows: Sequence[_Row], path: Path) -> dict[str, Any]:
     """Return rows in the layout of Karpathy's `dataset_coco.json`, images in the order of their first rows."""
     grouped: dict[str, list[tuple[int, _Row]]] = {}
     for number, row in enumerate(rows):
@@ -140,6 +141,25 @@ def _layout(rows: Sequence[_Row], path: Path, numbered: Callable[[Sequence[str]]
         for rank, ((file, said), image_id) in enumerate(zip(grouped.items(), ids, strict=True))
     ]
     return {"dataset": path.stem, "images": images}
+
+
+def numbered(files: Sequence[str]) -> list[int]:
+    """Return an id for each file: the numbers that their names end in, if all do and no two alike, or else their ranks.
+
+    So images of COCO get the ids of COCO, whatever the release.
+
+    Example:
+        >>> numbered(["val2014/COCO_val2014_000000000042.jpg", "train2017/000000000009.jpg"])
+        [42, 9]
+        >>> numbered(["b.jpg", "a7.jpg"])
+        [1, 0]
+    """
+    ends = [re.search(r"(\d+)\.\w+$", file) for file in files]
+    ids = [int(end.group(1)) for end in ends if end]
+    if len(set(ids)) == len(files) and max(ids) < SYNTHETIC_ID_BASE:
+        return ids
+    ranks = {file: rank for rank, file in enumerate(sorted(files))}
+    return [ranks[file] for file in files]
 
 
 def _written(layout: dict[str, Any], path: Path) -> Path:

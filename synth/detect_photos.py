@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +15,7 @@ from datamodules.errors import AnnotationError, ConfigError, MissingPathError, U
 from datamodules.image_files import locate
 from datamodules.karpathy import read_karpathy
 from datamodules.sources import existing_file, existing_folder
-from synth.config import SYNTHETIC_ID_BASE
-from synth.detect_captions import karpathy_file
+from synth.detect_captions import karpathy_file, numbered
 from synth.fills import Pixels
 
 Read: TypeAlias = Pixels | UnreadableImageError
@@ -68,7 +66,7 @@ def find(images: Path, captions: Path | None, output: Path) -> Photos:
     if captions is None:
         return Photos(_all(root), None)
     with _own_keys():
-        karpathy = karpathy_file(existing_file(captions, "captions"), root, output, numbered)
+        karpathy = karpathy_file(existing_file(captions, "captions"), root, output)
         read = read_karpathy(karpathy, coco_ids=True)
         files = locate(root, read.folders, read.names, read.image_ids)
     return Photos(list(map(Photo, read.image_ids.tolist(), files)), karpathy)
@@ -90,25 +88,6 @@ def _all(root: Path) -> list[Photo]:
     if not files:
         raise ConfigError(f"`images` is {root}, which holds no image ({', '.join(sorted(_SUFFIXES))}); mend the path.")
     return list(map(Photo, numbered(files), files))
-
-
-def numbered(files: Sequence[str]) -> list[int]:
-    """Return an id for each file: the numbers that their names end in, if all do and no two alike, or else their ranks.
-
-    So images of COCO get the ids of COCO, whatever the release.
-
-    Example:
-        >>> numbered(["val2014/COCO_val2014_000000000042.jpg", "train2017/000000000009.jpg"])
-        [42, 9]
-        >>> numbered(["b.jpg", "a7.jpg"])
-        [1, 0]
-    """
-    ends = [re.search(r"(\d+)\.\w+$", file) for file in files]
-    ids = [int(end.group(1)) for end in ends if end]
-    if len(set(ids)) == len(files) and max(ids) < SYNTHETIC_ID_BASE:
-        return ids
-    ranks = {file: rank for rank, file in enumerate(sorted(files))}
-    return [ranks[file] for file in files]
 
 
 def opened(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from synth import SynthesisConfig, workspace
 from synth.__main__ import main
 from synth.detect import detect
 from synth.detect_config import DetectionConfig
+from synth.detect_photos import Photo, opened
 from synth.detectors import Detections, Detector
 from synth.fills import ZeroFill
 
@@ -192,11 +194,43 @@ def test_a_torn_line_is_looked_at_again(config, tmp_path):
         detect(config)
     (log,) = (tmp_path / "boxes.json.unfinished").rglob("*.jsonl")
     log.write_bytes(log.read_bytes()[:-5])
-    ColourDetector.dies_at.clear()
     ColourDetector.seen.clear()
-    detect(config)
+    ColourDetector.dies_at[:] = [2]
+    with pytest.raises(Killed):
+        detect(config)
     assert len(ColourDetector.seen) == 3
+    ColourDetector.seen.clear()
+    ColourDetector.dies_at.clear()
+    detect(config)
+    assert len(ColourDetector.seen) == 1
     assert len(boxes(config)) == 5
+
+
+def test_what_was_found_outlives_the_process(config, monkeypatch):
+    def exits_at_the_last(self, images):
+        if len(images) == 1:
+            os._exit(0)  # as suddenly as by SIGKILL: nothing is flushed
+        return [self._find(image) for image in images]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ColourDetector, "detect", exits_at_the_last)
+        child = os.fork()
+        if not child:
+            detect(config)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    detect(config)
+    assert len(ColourDetector.seen) == 1
+    assert len(boxes(config)) == 5
+
+
+def test_no_more_than_the_next_batch_is_read_ahead(config):
+    taken = []
+    batches = ((taken.append(number) or number, [Photo(11, "11.png")]) for number in range(9))
+    for number, (pixels,) in opened(config.images, batches, workers=1):
+        assert pixels.shape == (40, 48, 3)
+        assert len(taken) <= number + 2
+    assert taken == list(range(9))
 
 
 def test_a_finished_file_is_left_alone(config):
