@@ -23,6 +23,7 @@ from synth import SynthesisConfig
 from synth.cooccurrence import measure
 from synth.fills import TeleaFill, ZeroFill
 from synth.rules import Rule
+from synth.workspace import write_whole
 
 WIDTH, HEIGHT = 48, 40
 DOG, MAN = (2, 2, 14, 12), (20, 18, 12, 20)
@@ -285,3 +286,10 @@ def test_a_damaged_set_is_named_by_the_key_that_made_it(data, tmp_path):
         metadata.write("{}\n")
     with pytest.raises(AnnotationError, match=r"metadata\.jsonl:3 \(key `output`\) is malformed"):
         measure(config)
+
+
+def test_a_file_that_fails_halfway_leaves_nothing(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"table\.csv cannot be written \(Is a directory\)"):
+        write_whole(tmp_path / "table.csv", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]

@@ -11,9 +11,10 @@ from PIL import Image
 
 import synth
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError
-from synth import SynthesisConfig, job
+from synth import SynthesisConfig, job, workspace
 from synth.captions import PromptCaptions
 from synth.fills import BlurFill, MeanFill, ZeroFill
+from synth.progress import Meter
 from synth.rules import Rule
 from synth.selection import SelectionConfig
 
@@ -129,6 +130,14 @@ def test_dilation_grows_the_filled_box(config, tmp_path, rows):
     assert pixels[y - 3, x : x + width].any()
 
 
+def test_the_progress_of_the_fills_is_shown(config, monkeypatch, capsys):
+    monkeypatch.setattr(job, "Meter", lambda visible: Meter(visible, every=0.0))
+    synth.run(config, alone=True)
+    lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines() if "fill" in line]
+    expected = {"train": 3, "val": 1, "test": 2}
+    assert lines == [f"{name}: fill: {n + 1} of {total}" for name, total in expected.items() for n in range(total)]
+
+
 def test_max_images_draws_some(config):
     summary = synth.run(replace(config, max_images=4))
     assert summary.splits["train"].images == 4
@@ -145,6 +154,19 @@ def test_a_finished_set_is_left_alone(config, monkeypatch):
         name: counts.as_json() for name, counts in first.splits.items()
     }
     assert {path: path.stat().st_mtime_ns for path in config.output.rglob("*")} == before
+
+
+def test_a_set_that_another_run_ends_just_before_the_lock_is_left_alone(config, monkeypatch):
+    real = workspace.claimed
+
+    def claimed_late(output):
+        monkeypatch.setattr(workspace, "claimed", real)
+        synth.run(config, alone=True)
+        return real(output)
+
+    monkeypatch.setattr(workspace, "claimed", claimed_late)
+    assert not synth.run(config, alone=True).made
+    assert not (config.output / ".run").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 
@@ -123,6 +124,16 @@ def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill, rows)
     assert counts.dropped[Rule.STILL_NAMED] == counts.dropped[Rule.NO_KEPT_WORD] == counts.dropped[Rule.NO_WORDS] == 1
     assert [path.name for path in (config.output / "train").glob("*.png")] == [written[0]["file_name"]]
     assert counts.images == counts.used + sum(counts.dropped.values())
+
+
+def test_workers_do_without_the_threads_of_opencv(config, monkeypatch):
+    real, before = ZeroFill.paint, cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    monkeypatch.setattr(ZeroFill, "paint", lambda *given: real(*given) if cv2.getNumThreads() == 1 else 1 / 0)
+    try:
+        assert synth.run(replace(config, workers=1), alone=True).made
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_captioner_of_images_writes_one_caption_for_each(config):
