@@ -15,7 +15,7 @@ from importlib import import_module
 
 from cli import friendly
 
-_VERBS = {"stats": "synth.stats_cli", "sheet": "synth.sheet_cli", "detect": "synth.detect_cli"}
+_VERBS = {"stats": "synth.stats_cli", "sheet": "synth.sheet_cli", "detect": "synth.detection.cli"}
 
 
 def main(arguments: list[str]) -> int:

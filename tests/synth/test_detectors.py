@@ -164,7 +164,7 @@ def test_the_same_file_elsewhere_is_the_same_detector_and_another_file_is_not(de
 @pytest.mark.skipif(not (WEIGHTS.is_file() and SAMPLE.is_dir()), reason="../shared has no photos or no YOLOX")
 def test_real_photos_show_what_their_annotations_say(tmp_path, capsys):
     """Precision 0.89 and recall 0.56 of the sets of classes is what others measured on 160 photos of COCO."""
-    from synth.detect_cli import main
+    from synth.detection.cli import main
 
     annotated = json.loads((SAMPLE / "annotations" / "instances.json").read_text())
     names = {category["id"]: category["name"] for category in annotated["categories"]}

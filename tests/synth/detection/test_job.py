@@ -18,9 +18,9 @@ import synth
 from datamodules.errors import ConfigError, UnreadableImageError
 from synth import SynthesisConfig, workspace
 from synth.__main__ import main
-from synth.detect import detect
-from synth.detect_config import DetectionConfig
-from synth.detect_photos import Photo, opened
+from synth.detection.config import DetectionConfig
+from synth.detection.job import detect
+from synth.detection.photos import Photo, opened
 from synth.detectors import Detections, Detector
 from synth.fills import ZeroFill
 

@@ -17,10 +17,10 @@ from datamodules.cache import hash_of
 from datamodules.errors import ConfigError, UnreadableImageError
 from synth import workspace
 from synth.config import RUN, check_output, writing_to
-from synth.detect_boxes import Record, instances, record
-from synth.detect_config import DetectionConfig
-from synth.detect_photos import Photo, Photos, find, opened
-from synth.detect_report import Detected
+from synth.detection.boxes import Record, instances, record
+from synth.detection.config import DetectionConfig
+from synth.detection.photos import Photo, Photos, find, opened
+from synth.detection.report import Detected
 from synth.progress import Meter
 
 

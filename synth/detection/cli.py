@@ -13,8 +13,8 @@ def main(arguments: list[str]) -> int:
         SystemExit: after one sentence, if a key or a class is misspelled or a needed one is missing.
         UserError: a value cannot work, or too many images cannot be read.
     """
-    from synth.detect import detect
-    from synth.detect_config import load
+    from synth.detection.config import load
+    from synth.detection.job import detect
 
     detect(load(arguments)).show()
     return 0

@@ -8,8 +8,8 @@ from PIL import Image
 
 from datamodules.coco_reader import read_coco
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError
-from synth.detect_captions import numbered
-from synth.detect_photos import Photo, find
+from synth.detection.captions import numbered
+from synth.detection.photos import Photo, find
 
 FILES = ["a.png", "deep/er/b.png", "deep/c.png"]
 TABLE = [

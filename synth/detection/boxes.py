@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import UnreadableImageError
-from synth.detect_photos import Photo, Read
+from synth.detection.photos import Photo, Read
 from synth.detectors import Detections, Detector
 from synth.fills import Pixels
 

@@ -15,7 +15,7 @@ from datamodules.errors import AnnotationError, ConfigError, MissingPathError, U
 from datamodules.image_files import locate
 from datamodules.karpathy import read_karpathy
 from datamodules.sources import existing_file, existing_folder
-from synth.detect_captions import karpathy_file, numbered
+from synth.detection.captions import karpathy_file, numbered
 from synth.fills import Pixels
 
 Read: TypeAlias = Pixels | UnreadableImageError
