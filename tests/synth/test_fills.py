@@ -46,6 +46,11 @@ def test_equal_inputs_give_equal_pixels(fill):
     assert np.array_equal(first, fill(image, mask))
 
 
+def test_the_seed_of_patchmatch_decides():
+    image, mask = noise(30, 40), box_mask([[5, 5, 25, 20]], (40, 30))
+    assert not np.array_equal(PatchMatchFill(seed=1)(image, mask), PatchMatchFill()(image, mask))
+
+
 @every_fill
 def test_empty_mask_returns_an_equal_copy(fill):
     image = noise(8, 9)

@@ -289,5 +289,5 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(capsys):
 def test_only_one_rank_shows_its_progress(capsys):
     with Meter(visible=False, every=0.0) as meter:
         list(meter.track(range(5), 5, "choose"))
-        meter.say("Image 7 cannot be read.")
-    assert capsys.readouterr().err == "Image 7 cannot be read.\n"
+        meter.say("Image 7 cannot be read. " * 9)
+    assert capsys.readouterr().err == "Image 7 cannot be read. " * 9 + "\n"
