@@ -10,14 +10,17 @@ from types import ModuleType
 
 import pytest
 
+from datamodules import CocoDataModule
 from synth import captions, fills
-from synth.__main__ import main
+from synth.__main__ import _VERBS, main
 from synth.captions import CaptionStrategy
 from synth.fills import Fill
 from synth.removal import SelectionConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "synthesis.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^(?:PYTHONPATH=\. )?python -m synth (.+)$", PAGE, re.M)
+COMMANDS = re.findall(r"^(?:PYTHONPATH=\. )?python -m synth (.+ --config .+|--config .+)$", PAGE, re.M)
+DETECT = re.findall(r"^python -m synth (detect .+)$", PAGE, re.M)
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 def _made(package: ModuleType, base: type) -> list[str]:
@@ -53,8 +56,23 @@ def test_the_page_runs_from_top_to_bottom(
     assert capsys.readouterr().out.strip().endswith("]")
 
 
+@pytest.mark.real
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no photos and weights in ../shared")
+def test_the_detector_makes_what_a_data_module_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(SHARED / "data" / "coco-sample" / "images")
+    (tmp_path / "yolox_nano.onnx").symlink_to(SHARED / "weights" / "yolox_nano_coco" / "yolox_nano.onnx")
+    names = sorted(path.name for path in (tmp_path / "photos").iterdir())[:3]
+    (tmp_path / "said.csv").write_text("file,caption\n" + "".join(f"{name},a dog\n" for name in names))
+    assert main(DETECT[0].split()) == 0
+    data = CocoDataModule(image_root="photos", karpathy="boxes_karpathy.json", instances=["boxes.json"])
+    data.prepare_data()
+    assert list(data.tables.texts) == ["a dog"] * 3
+
+
 def test_every_verb_is_shown() -> None:
-    assert {"--config", "sheet", "stats"} <= {command.split()[0] for command in COMMANDS}
+    verbs = {command.split()[0] for command in [*COMMANDS, *DETECT]}
+    assert verbs == {"--config", *_VERBS}
 
 
 @pytest.mark.parametrize("strategy", [*_made(fills, Fill), *_made(captions, CaptionStrategy)])
