@@ -256,3 +256,12 @@ def test_the_image_folder_loader_reads_the_set(config, tmp_path, rows):
     assert {name: len(split) for name, split in loaded.items()} == {"train": 3, "validation": 1, "test": 2}
     assert loaded["train"][0]["text"] == rows(config.output, "train")[0]["text"]
     assert loaded["train"][0]["image"].size == (48, 40)
+
+
+@pytest.mark.slow
+def test_the_card_tells_loaders_the_splits(config, tmp_path):
+    from datasets import load_dataset
+
+    synth.run(replace(config, pairs={"with-words": ["train", "restval"]}))
+    loaded = load_dataset(str(config.output), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in loaded.items()} == {"with_words": 3, "val": 1, "test": 2}
