@@ -117,6 +117,29 @@ def test_every_query_has_another_removal(config):
         assert set(found) == distinct
 
 
+def test_equal_images_draw_apart(draw_data, tmp_path):
+    texts = ["A dog, a man and a cat", "A man near a cat and a dog"]
+    twins = draw_data("twins", [(f"i{number}", "train", ["dog", "man", "cat"], texts) for number in range(40)])
+    outcomes = planned(SynthesisConfig(twins, tmp_path / "out", pairs={"train": ["train"]}), range(40))
+    drawn = Counter((removal.candidate, caption % 2) for ((_, removal, caption, _),) in outcomes.values())
+    assert len(drawn) == 6
+    assert max(drawn.values()) < 20
+
+
+def test_a_class_that_joined_is_no_reason_to_take_a_caption(draw_data, tmp_path, monkeypatch):
+    """Two classes that cover each other are one query, and a pair needs the word of the class that was drawn."""
+    dog, frisbee, man = range(3)
+    boxes = np.array([[2.0, 2, 16, 14]])
+    both, stays = frozenset({dog, frisbee}), frozenset({man})
+    found = [Removal(both, stays, boxes, dog), Removal(both, stays, boxes, frisbee), Removal(stays, both, boxes, man)]
+    monkeypatch.setattr(plan, "select", lambda *_: iter([found]))
+    photo = draw_data("photo", [("a", "train", ["dog", "man", "frisbee"], ["A frisbee near a man"])])
+    config = SynthesisConfig(photo, tmp_path / "out", pairs={"train": ["train"]}, queries_per_image="all")
+    assert [removal.candidate for _, removal, *_ in planned(config, [0], "queries")[0]] == [dog, man]
+    drawn = {planned(replace(config, seed=seed), [0])[0][0][1].candidate for seed in range(20)}
+    assert drawn == {frisbee, man}
+
+
 @pytest.mark.parametrize(
     ("classes", "captions", "rule"),
     [
