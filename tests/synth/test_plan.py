@@ -88,7 +88,10 @@ def test_a_plan_depends_on_no_other_image(config, monkeypatch, verb, number):
     monkeypatch.setattr(plan, "_CHUNK", 1)
     assert planned(config, verb=verb) == together
     some = Planner(replace(config, max_images=20)).rows(["train"])
-    assert len(some) == 20
+    other = Planner(replace(config, max_images=20, seed=1)).rows(["train"])
+    assert len(set(some.tolist())) == len(set(other.tolist())) == 20
+    assert some.tolist() == sorted(some.tolist())
+    assert set(some.tolist()) not in (set(range(20)), set(other.tolist()))
     assert planned(config, some, verb) == {row: together[row] for row in some.tolist()}
 
 
