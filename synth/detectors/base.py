@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from hashlib import file_digest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -77,9 +75,3 @@ def check_share(detector: Detector, *keys: str) -> None:
         value = getattr(detector, key)
         if not 0 <= value <= 1:
             raise ConfigError(f"`{key}` of {type(detector).__name__} is {value}; give a number from 0 to 1.")
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, the same wherever it lies."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.errors import ConfigError, MissingPathError
-from synth.detectors.base import Detections, Detector, check_share, digest
+from datamodules.errors import ConfigError
+from synth.detectors.base import Detections, Detector, check_share
+from synth.weights import check_model, check_trained, content, pretrained
 
 if TYPE_CHECKING:
     import torch
 
     from synth.fills import Pixels
+
+_WANTED = (
+    "a folder with the model and its image processor, or the id of an object detection model on the Hugging Face hub"
+)
 
 
 @dataclass
@@ -47,9 +50,7 @@ class TransformersDetector(Detector):
 
     def __post_init__(self) -> None:
         check_share(self, "threshold")
-        path_like = os.path.isabs(self.model) or self.model.startswith((".", "~")) or self.model.count("/") > 1
-        if path_like and not Path(self.model).exists():
-            raise MissingPathError(f"`model` of TransformersDetector is {self.model}, but nothing is there; mend it.")
+        check_model(self.model, "TransformersDetector")
         self._parts: tuple[Any, Any] | None = None
 
     @property
@@ -61,10 +62,7 @@ class TransformersDetector(Detector):
     def identity(self) -> dict[str, Any]:
         """Return the options but for `device`, with the content of the files of a folder in place of its path."""
         options = {key: value for key, value in super().identity().items() if key != "device"}
-        if not Path(self.model).is_dir():
-            return options
-        files = sorted(path for path in Path(self.model).iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-        return {**options, "model": {path.name: digest(path) for path in files}}
+        return {**options, "model": content(self.model)}
 
     def load(self) -> None:
         """Load the model, if that is still to be done, and move it to its device.
@@ -103,37 +101,20 @@ class TransformersDetector(Detector):
         return [_detections(result) for result in results]
 
     def _loaded(self) -> tuple[Any, Any]:
-        """Return the model and its image processor; the hub is asked only for what is not whole here."""
+        """Return the model, on its device, and its image processor."""
         if self._parts is None:
-            try:
-                self._parts = self._load(local_files_only=True)
-            except ConfigError:
-                if Path(self.model).exists():
-                    raise
-                self._parts = self._load(local_files_only=False)
-            self._parts[0].eval().to(_device(self.device))
+            loaded = pretrained(self._load, self.model, "TransformersDetector", _WANTED)
+            loaded[0].eval().to(_device(self.device))
+            self._parts = loaded
         return self._parts
 
     def _load(self, local_files_only: bool) -> tuple[Any, Any]:
-        from safetensors import SafetensorError
         from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
         where: dict[str, Any] = {"local_files_only": local_files_only, "revision": self.revision}
-        try:
-            processor = AutoImageProcessor.from_pretrained(self.model, **where)  # type: ignore[no-untyped-call]
-            model = AutoModelForObjectDetection.from_pretrained(self.model, **where)
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ConfigError(
-                f"`model` {self.model} of TransformersDetector cannot be loaded ({reason}); give a folder with the "
-                "model and its image processor, or the id of an object detection model on the Hugging Face hub."
-            ) from error
-        kinds, needed = model.config.architectures or [], type(model).__name__
-        if kinds and needed not in kinds:
-            raise ConfigError(
-                f"`model` {self.model} of TransformersDetector holds a {kinds[0]}, which has no trained {needed}; give "
-                "a model that was trained to detect objects."
-            )
+        processor = AutoImageProcessor.from_pretrained(self.model, **where)  # type: ignore[no-untyped-call]
+        model = AutoModelForObjectDetection.from_pretrained(self.model, **where)
+        check_trained(model, self.model, "TransformersDetector", "detect objects")
         return model, processor
 
 

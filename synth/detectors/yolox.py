@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError, MissingPathError
-from synth.detectors.base import Detections, Detector, check_share, digest
+from synth.detectors.base import Detections, Detector, check_share
+from synth.weights import content
 
 if TYPE_CHECKING:
     from synth.fills import Pixels
@@ -69,7 +70,7 @@ class YoloxDetector(Detector):
 
     def identity(self) -> dict[str, Any]:
         """Return the options, with the content of the file in place of its path."""
-        return {**super().identity(), "path": digest(Path(self.path)), "classes": ", ".join(self.labels)}
+        return {**super().identity(), "path": content(self.path), "classes": ", ".join(self.labels)}
 
     def load(self) -> None:
         """Load the network, if that is still to be done.

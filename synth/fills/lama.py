@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from datamodules.errors import ConfigError, MissingPathError
 from synth.fills.masks import Mask, Pixels
 from synth.fills.network import NetworkFill
+from synth.weights import content
 
 
 @dataclass
@@ -40,9 +40,7 @@ class LamaFill(NetworkFill):
 
     def identity(self) -> dict[str, Any]:
         """Return the options that decide what is painted; in place of the path, what the file holds."""
-        with Path(self.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {**super().identity(), "path": f"sha256:{digest}"}
+        return {**super().identity(), "path": content(self.path)}
 
     def load(self) -> Any:
         """Return the network in evaluation mode.
