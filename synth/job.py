@@ -17,7 +17,7 @@ from synth.progress import Meter
 from synth.report import SplitCounts, Summary
 from synth.rules import Rule
 from synth.shards import Outcome
-from synth.stage import Stage, Unit, check_unreadable
+from synth.stage import Stage, Unit, check_unreadable, workers_watched
 
 if TYPE_CHECKING:
     from synth.predict import Ranks
@@ -153,7 +153,7 @@ def _fill(config: SynthesisConfig, drafts: Sequence[_Draft], ranks: Ranks | _Alo
     total, left = (Counter(unit.split for unit in some) for some in (units, todo))
     bars = {name: meter.add(f"{name}: fill", total[name], total[name] - left[name]) for name in done}
     if todo or ranks.several:  # where nothing is left, the first must not end the set before all have looked at it
-        with Stage(config, todo, unreadable, meter, bars) as stage:
+        with Stage(config, todo, unreadable, meter, bars) as stage, workers_watched(config):
             ranks.run(stage)
 
 

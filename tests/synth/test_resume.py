@@ -122,9 +122,7 @@ def test_shards_of_any_number_of_ranks_are_read(config, undisturbed, contents):
 
 def test_another_config_cannot_go_on_with_an_unfinished_set(config):
     break_off(config, 2)
-    with pytest.raises(
-        ConfigError, match=r"unfinished set made with `fill\.class_path` 'synth\.fills\.ZeroFill' instead"
-    ):
+    with pytest.raises(ConfigError, match=r"set made with `fill\.class_path` 'synth\.fills\.ZeroFill' instead"):
         synth.run(replace(config, fill=MeanFill()), alone=True)
     synth.run(replace(config, workers=1, trainer={"max_time": None}), alone=True)
 
@@ -138,6 +136,16 @@ def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypa
             synth.run(config)
     assert len(list(config.output.rglob("*.png"))) == 2
     synth.run(config)
+    assert contents(config.output) == undisturbed
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_killed_worker_is_one_sentence_and_the_run_goes_on(config, undisturbed, monkeypatch, alone, contents):
+    with monkeypatch.context() as patched:
+        patched.setattr(ZeroFill, "paint", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(ConfigError, match=r"`workers` 1 asks for was killed, .*; lower `workers` and start"):
+            synth.run(replace(config, workers=1), alone=alone)
+    synth.run(config, alone=True)
     assert contents(config.output) == undisturbed
 
 
