@@ -40,7 +40,7 @@ def dataset_card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> 
         config: what the set was made by.
         splits: counts of every written split. A split of the hub has no hyphen in its name, so it gets underscores.
     """
-    files = (f"  - split: {name.replace('-', '_')}\n    path: {name}/**" for name in splits)
+    files = (f'  - split: "{name.replace("-", "_")}"\n    path: {name}/**' for name in splits)
     rows = (f"| {name} | {split.images} | {split.kept} |" for name, split in splits.items())
     return _CARD.format(
         files="\n".join(files),
