@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from datamodules.errors import AnnotationError, ConfigError
 from datamodules.image_files import Listing
-from datamodules.sources import parsing
+from datamodules.sources import is_text, parsing
 from synth.config import SYNTHETIC_ID_BASE
 from synth.workspace import write_whole
 
@@ -103,9 +103,11 @@ def _checked(lines: Iterator[tuple[int, Any]], path: Path, root: Path) -> list[_
 def _fields(entry: Any, where: str) -> tuple[str, str, str]:
     if not isinstance(entry, dict) or not {"file", "caption"} <= entry.keys():
         raise AnnotationError(f"{where}: the columns or keys `file` and `caption` are not there; add them.")
+    if None in entry:
+        raise AnnotationError(f"{where} has more cells than the head; put quotes around a text that has a comma.")
     values = (entry["file"], entry["caption"], entry.get("split", SPLIT))
     for key, value in zip(("file", "caption", "split"), values, strict=True):
-        if not isinstance(value, str) or not value.strip():
+        if not is_text(value):
             raise AnnotationError(f"{where}: `{key}` is {value!r}; write a text, or remove the line.")
     return values
 
@@ -165,9 +167,14 @@ def numbered(files: Sequence[str]) -> list[int]:
 def _written(layout: dict[str, Any], path: Path) -> Path:
     """Write a layout unless it is there already; what else is there may have been edited, and stays."""
     text = json.dumps(layout, ensure_ascii=False)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(error.start - 40, 0) : error.end]
+        raise AnnotationError(f"`captions` has half a character ({near!r}); write that text anew.") from error
     if not path.exists():
         write_whole(path, text)
-    elif path.read_text(encoding="utf-8") != text:
+    elif not path.is_file() or path.read_bytes() != content:
         raise ConfigError(
             f"`captions` would be written to {path} in Karpathy's layout, but that holds something else; give that "
             "file as `captions`, delete it or name another `output`."

@@ -43,6 +43,10 @@ FAULTS = {
         lambda t: images(t)[2]["sentences"][1].update(raw=" \n"),
         "caption 201 of image 20 has no text",
     ),
+    "half a character": (
+        lambda t: images(t)[2]["sentences"][1].update(raw="A dog \ud83d"),
+        r"caption 201 of image 20 has no text, or one with half a character \(key `raw`, 'A dog \\ud83d'\)",
+    ),
     "no raw": (lambda t: images(t)[2]["sentences"][1].pop("raw"), "caption number 4 lacks the key `raw`"),
 }
 

@@ -74,6 +74,9 @@ def test_the_same_table_gives_the_same_json_and_what_was_edited_stays(root):
     assert found.karpathy.read_text() == edited
     again = find(root, found.karpathy, root.parent / "boxes.json")
     assert again == found
+    found.karpathy.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="but that holds something else"):
+        give(root, "said.jsonl", as_jsonl(TABLE))
 
 
 def karpathy(**ids):
@@ -115,8 +118,11 @@ def test_without_captions_all_images_are_taken(root):
         ("said.jsonl", '{"file": "a.png", "caption": "A dog"}\n{"fi', "line 2, is no JSON"),
         ("said.jsonl", "[]", "line 1: the columns or keys"),
         ("said.jsonl", '{"file": 5, "caption": "A dog"}', "line 1: `file` is 5"),
+        ("said.jsonl", '{"file": "a.png", "caption": "A \\ud83d dog"}', r"line 1: `caption` is 'A \\ud83d dog'; write"),
+        ("said.csv", "file,caption\na.png,A dog, running", "line 2 has more cells than the head; put quotes"),
         ("said.json", '{"images": ', r"\(config key `captions`\) is not valid JSON"),
         ("said.json", '{"images": []}', r"\(config key `captions`\) has no list of images"),
+        ("said.json", json.dumps({"images": [karpathy(imgid=1, raw="\ud83d")]}), r"`captions` has half a .*\\ud83d"),
         ("said.json", json.dumps({"images": [karpathy()]}), "lacks the key `cocoid`"),
         ("said.json", json.dumps({"images": [{**karpathy(cocoid=1), "filename": "z.png"}]}), "config key `images`"),
     ],
