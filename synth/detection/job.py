@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def detect(config: DetectionConfig) -> Detected:
     made_with = _identity(config, photos)
     if finished := _finished(config, made_with, photos):
         return finished
-    check_output(config.output)
+    _check_file(config.output)
     class_of = _class_of(config)
     work = config.output.with_name(f"{config.output.name}.unfinished")
     with workspace.claimed(work):
@@ -92,6 +92,18 @@ def _finished(config: DetectionConfig, made_with: dict[str, Any], photos: Photos
     if told := workspace.difference(found.made_with, made_with):
         raise ConfigError(f"`output` {config.output} was made with {told}; name another `output` or delete that file.")
     return found
+
+
+def _check_file(output: Path) -> None:
+    """Make sure before a long run that a file can be written at its end.
+
+    Raises:
+        MissingPathError: if a folder above an absolute path is missing.
+        ConfigError: if a folder lies there.
+    """
+    if output.is_dir():
+        raise ConfigError(f"`output` is {output}, which is a folder; name the json file to write in it.")
+    check_output(output)
 
 
 def _class_of(config: DetectionConfig) -> NDArray[np.int64]:
@@ -150,7 +162,10 @@ def _logged(log: Path) -> dict[int, Record]:
     whole, _, _ = log.read_bytes().rpartition(b"\n")
     with writing_to(log):
         os.truncate(log, len(whole) + 1 if whole else 0)
-    records = [json.loads(line) for line in whole.splitlines()]
+    records = []
+    for line in whole.splitlines():
+        with suppress(ValueError):  # a crash of the whole machine can leave zeros in the middle
+            records.append(json.loads(line))
     return {record.pop("batch"): record for record in records if not record["unreadable"]}
 
 

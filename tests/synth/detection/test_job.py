@@ -206,6 +206,27 @@ def test_a_torn_line_is_looked_at_again(config, tmp_path):
     assert len(boxes(config)) == 5
 
 
+def test_what_a_crash_of_the_machine_can_leave_is_looked_at_again(config, tmp_path):
+    ColourDetector.dies_at.append(4)
+    with pytest.raises(Killed):
+        detect(config)
+    (log,) = (tmp_path / "boxes.json.unfinished").rglob("*.jsonl")
+    first, _, rest = log.read_bytes().partition(b"\n")
+    log.write_bytes(b"\0" * len(first) + b"\n" + rest)
+    ColourDetector.seen.clear()
+    ColourDetector.dies_at.clear()
+    detect(config)
+    assert len(ColourDetector.seen) == 3
+    assert len(boxes(config)) == 5
+
+
+def test_a_folder_in_place_of_the_file_is_refused_before_the_work(config):
+    config.output.mkdir()
+    with pytest.raises(ConfigError, match=r"`output` is .*boxes.json, which is a folder; name the json file"):
+        detect(config)
+    assert not ColourDetector.seen
+
+
 def test_what_was_found_outlives_the_process(config, monkeypatch):
     def exits_at_the_last(self, images):
         if len(images) == 1:
