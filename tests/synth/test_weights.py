@@ -89,6 +89,15 @@ def test_a_folder_counts_by_the_names_and_bytes_of_what_is_no_hidden_file(tmp_pa
     assert weights.content(folder) != top
 
 
+def test_the_order_in_which_a_disk_lists_files_counts_for_nothing(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    before, glob = weights.content(tmp_path), weights.Path.glob
+    for order in (sorted, lambda files: sorted(files, reverse=True)):
+        monkeypatch.setattr(weights.Path, "glob", lambda *given, order=order: order(glob(*given)))
+        assert weights.content(tmp_path) == before
+
+
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "a.pt").touch()
 
