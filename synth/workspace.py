@@ -13,6 +13,8 @@ from typing import Any, TextIO
 from datamodules.errors import ConfigError
 from synth.config import RUN, writing_to
 
+_TOLD = 3  # differing keys that a sentence names with their values
+
 
 @contextmanager
 def claimed(output: Path) -> Iterator[None]:
@@ -95,17 +97,18 @@ def shard_folder(output: Path, split: str) -> Path:
 
 
 def difference(there: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """Return the first key in which two configs differ, None if they are equal.
+    """Return the keys in which two configs differ, the first three with their values; None if they are equal.
 
     Example:
-        >>> difference({"seed": 0, "fill": {"name": "zero"}}, {"seed": 0, "fill": {"name": "mean"}})
-        "`fill.name` 'zero' instead of 'mean'"
+        >>> difference({"seed": 0, "fill": {"name": "zero"}}, {"seed": 1, "fill": {"name": "mean"}})
+        "`seed` 0 instead of 1, `fill.name` 'zero' instead of 'mean'"
     """
     before, now = dict(_flat(there)), dict(_flat(wanted))
-    for key in dict.fromkeys([*now, *before]):
-        if before.get(key) != now.get(key):
-            return f"`{key}` {before.get(key)!r} instead of {now.get(key)!r}"
-    return None
+    differing = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
+    told = [f"`{key}` {before.get(key)!r} instead of {now.get(key)!r}" for key in differing[:_TOLD]]
+    if more := len(differing) - len(told):
+        told.append(f"{more} more key{'s' * (more > 1)}")
+    return ", ".join(told) or None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from datamodules import CocoDataModule
+from datamodules.errors import ConfigError
 from synth import captions, fills
 from synth.__main__ import _VERBS, main
 from synth.captions import CaptionStrategy
@@ -86,3 +87,8 @@ def test_the_table_of_rules_has_every_key_with_its_default() -> None:
     assert shown == defaults
     assert "`multi: false`" in PAGE
     assert SelectionConfig().multi
+
+
+def test_a_misspelled_command_is_told_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no command `statz`; known: stats, sheet, detect"):
+        main(["statz", "--config", "my_synthesis.yaml"])

@@ -39,11 +39,13 @@ def detect(config: DetectionConfig) -> Detected:
         UserError: if the images, the captions, the detector or the output cannot be used as they are, or too many
             images cannot be read.
     """
+    if not config.output.is_file():  # before anything is written beside it
+        _check_file(config.output)
+        _class_of(config)
     photos = find(config.images, config.captions, config.output)
     made_with = _identity(config, photos)
     if finished := _finished(config, made_with, photos):
         return finished
-    _check_file(config.output)
     class_of = _class_of(config)
     work = config.output.with_name(f"{config.output.name}.unfinished")
     with workspace.claimed(work):
@@ -113,8 +115,9 @@ def _class_of(config: DetectionConfig) -> NDArray[np.int64]:
     for what, wanted, known in (("label", config.renamed.keys(), labels), ("class", config.renamed.values(), names)):
         for name in wanted:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=2) or list(known)[:3]
-                raise ConfigError(f"`renamed` has a {what} {name!r}, which there is not; nearest: {', '.join(near)}.")
+                near = difflib.get_close_matches(name, known, n=2)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known[:3])}, ..."
+                raise ConfigError(f"`renamed` has a {what} {name!r}, which there is not; {hint}")
     numbers = {_plain(name): number for number, name in enumerate(names)}
     classes = [numbers.get(_plain(config.renamed.get(label, label)), -1) for label in labels]
     if max(classes, default=-1) < 0:

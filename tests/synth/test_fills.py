@@ -174,6 +174,16 @@ def test_a_fill_of_ones_own_is_one_class_and_its_yaml_key(data, drawn_class_path
     assert np.array_equal(fill(image, mask)[~mask], image[~mask])
 
 
+@pytest.mark.parametrize("painted", [np.zeros((4, 6, 3)), np.zeros((3, 6, 3), np.uint8), np.zeros(4, np.uint8)])
+def test_a_fill_that_paints_something_else_is_told(painted):
+    class OddFill(ZeroFill):
+        def paint(self, image, mask):
+            return painted
+
+    with pytest.raises(ConfigError, match=r"`fill` OddFill painted \w+ \[.*\] for an image \[4, 6, 3\]"):
+        OddFill()(np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), bool))
+
+
 @pytest.mark.parametrize(
     "make", [lambda: BlurFill(0), lambda: TeleaFill(-1), lambda: NavierStokesFill(0), lambda: PatchMatchFill(0)]
 )

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import synth
-from datamodules.errors import ConfigError, UnreadableImageError
+from datamodules.errors import ConfigError, UnreadableImageError, UserError
 from synth import SynthesisConfig, workspace
 from synth.__main__ import main
 from synth.detection.config import DetectionConfig
@@ -348,8 +348,8 @@ def test_too_many_unreadable_images_end_the_run(config):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"renamed": {"sofs": "cat"}}, "`renamed` has a label 'sofs', which there is not; nearest: sofa"),
-        ({"renamed": {"sofa": "cats"}}, "`renamed` has a class 'cats', which there is not; nearest: cat"),
+        ({"renamed": {"sofs": "cat"}}, "`renamed` has a label 'sofs', which there is not; did you mean sofa?"),
+        ({"renamed": {"sofa": "cats"}}, "`renamed` has a class 'cats', which there is not; did you mean cat?"),
         ({"images": "nowhere"}, "config key `images`"),
     ],
 )
@@ -407,3 +407,12 @@ def test_images_and_captions_without_boxes_become_counterfactuals(tmp_path, caps
     assert Counter(line["source_image_id"] for line in lines) == {0: 1, 1: 1}
     for line in lines:
         assert line["removed_boxes"] == [[1, 2, 10, 6] if line["removed"] == ["dog"] else [30, 20, 8, 9]]
+
+
+def test_nothing_is_written_beside_an_output_that_will_not_be(config, tmp_path):
+    (tmp_path / "said.csv").write_text("file,caption\n" + f"{next(config.images.iterdir()).name},a cat\n")
+    for change in ({"renamed": {"zebra fish": "cat"}}, {"output": tmp_path / "missing" / "boxes.json"}):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UserError):
+            detect(replace(config, captions=tmp_path / "said.csv", **change))
+        assert sorted(tmp_path.rglob("*")) == before
