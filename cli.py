@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from jsonargparse import ArgumentParser
 
@@ -52,6 +54,8 @@ class FriendlyParser(FriendlyErrors, ArgumentParser):
 def friendly(main: Callable[[], int]) -> int:
     """Run a command; a mistake of the user's ends it with one sentence and status 1 instead of a traceback.
 
+    A reader of its output that has seen enough, as `head` does, ends it without a word.
+
     Example:
         >>> from datamodules.errors import ConfigError
         >>> def main() -> int:
@@ -59,6 +63,28 @@ def friendly(main: Callable[[], int]) -> int:
         >>> friendly(main)
         1
     """
+    try:
+        try:
+            return _told(main)
+        finally:
+            sys.stdout.flush()  # here, where the reader's end is no traceback yet
+    except BrokenPipeError:
+        gone = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+        if not gone:
+            raise
+        for stream in gone:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141  # as a shell says of a command that its pipe ended
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether nobody reads the pipe that a stream writes to, as behind `| head`."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _told(main: Callable[[], int]) -> int:
     try:
         return main()
     except KeyboardInterrupt:

@@ -32,9 +32,16 @@ def open_rgb(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return _of_8_bits(image).convert("RGB")
     except _FAILURES as error:
         raise UnreadableImageError(f"Image {path} cannot be read ({error}): replace the file.") from error
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits by its upper 8, since `convert` would make white of all from 255; others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
 
 
 class Reader(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError
-from datamodules.sources import column, integers, parsing, require_unique, strings
+from datamodules.sources import column, integers, is_text, parsing, require_unique, strings
 
 _LAYOUT = (
     'expected is {"images": [{"filepath", "filename", "cocoid", "split", "sentences": [{"raw", "sentid"}, ...]}, ...]}'
@@ -127,9 +127,9 @@ def _texts(
 ) -> list[str]:
     texts = column(sentences, "raw", f"{path.absolute()}: caption")
     for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
+        if not is_text(text):
             raise AnnotationError(
-                f"{path.absolute()}: caption {caption_ids[row]} of image {image_ids[row]} has no text (key `raw`): "
-                "write it or remove the caption."
+                f"{path.absolute()}: caption {caption_ids[row]} of image {image_ids[row]} has no text, or one with "
+                f"half a character (key `raw`, {text!r:.80}): write it or remove the caption."
             )
     return texts

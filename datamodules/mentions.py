@@ -18,7 +18,7 @@ _LONG = 20_000  # captions from which on a person wonders whether anything is ha
 
 
 def mentions(tables: Tables, matcher: PhraseMatcher, cache_dir: Path | None = None) -> NDArray[np.bool_]:
-    """Return which classes each caption names.
+    """Return which classes each caption of a data set names.
 
     Args:
         tables: the data set, M captions.
@@ -37,13 +37,30 @@ def mentions(tables: Tables, matcher: PhraseMatcher, cache_dir: Path | None = No
             f"the data set has {len(tables.class_names)} ({', '.join(tables.class_names[:3])}, ...): read the data set "
             "with the class names of its matcher."
         )
-    if not len(tables.texts):
+    return mentions_of(tables.texts, matcher, cache_dir)
+
+
+def mentions_of(texts: StringColumn, matcher: PhraseMatcher, cache_dir: Path | None = None) -> NDArray[np.bool_]:
+    """Return which classes each of M captions names, wherever they come from.
+
+    Args:
+        texts: the captions.
+        matcher: finds its C classes in captions.
+        cache_dir: cache folder, see `cache.cache_root`.
+
+    Returns:
+        `[M, C]` bool, read-only, memory-mapped: processes share its pages.
+
+    Raises:
+        ConfigError: the cache folder cannot be written.
+    """
+    if not len(texts):
         return np.zeros((0, len(matcher.class_names)), np.bool_)
-    key = hash_of(matcher.version, matcher.class_names, _hash_of_texts(tables.texts))
+    key = hash_of(matcher.version, matcher.class_names, _hash_of_texts(texts))
     path = cache_root(cache_dir) / "mentions" / f"{key}.npy"
     if not path.is_file():
         require_writable(path.parent)
-        found = _match(tables.texts, matcher)
+        found = _match(texts, matcher)
         with replacing(path) as file:
             np.save(file, found)
     mapped: NDArray[np.bool_] = np.load(path, mmap_mode="r")

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError, MissingPathError
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""A surrogate without its other half: json can spell it, UTF-8 and with it every file cannot hold it."""
 
 
 def existing_file(path: Path, key: str) -> Path:
@@ -109,13 +113,22 @@ def integers(values: Sequence[Any], what: str) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
+def is_text(value: Any) -> bool:
+    r"""Whether a value is a text that has something in it, and no half of a character.
+
+    >>> [is_text(value) for value in ("Ein H\u00fcndchen", " ", None, "dog \ud83d")]
+    [True, False, False, False]
+    """
+    return isinstance(value, str) and bool(value.strip()) and not _HALF.search(value)
+
+
 def strings(values: Sequence[Any], what: str) -> list[str]:
     """Return values that are texts with something in them.
 
     Raises:
         AnnotationError: one of them is not.
     """
-    odd = [value for value in values if not isinstance(value, str) or not value.strip()]
+    odd = [value for value in values if not is_text(value)]
     if odd:
         raise AnnotationError(f"{what} must be texts, not {odd[0]!r}.")
     return list(values)

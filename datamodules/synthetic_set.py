@@ -95,55 +95,65 @@ class SyntheticSet:
 
     @staticmethod
     def read(
-        root: Path, splits: Sequence[str], class_names: Sequence[str], originals: NDArray[np.int64]
+        root: Path,
+        splits: Sequence[str],
+        class_names: Sequence[str],
+        originals: NDArray[np.int64],
+        key: str = "synthetic",
     ) -> SyntheticSet:
         """Read these splits, in this order, those that the set lacks left out.
 
         Args:
-            root: folder of the set (key `synthetic`).
+            root: folder of the set.
             splits: names of the splits, which are its subfolders.
             class_names: names of the C classes; position = class index.
             originals: image ids of the original data set.
+            key: key of the config that names the folder.
 
         Raises:
             MissingPathError: the folder, all the splits or an image are not there.
             ConfigError: the set is unfinished.
             AnnotationError: a line is malformed, names an unknown class or source, or has the image id of an original.
         """
-        check_finished(root)
+        check_finished(root, key)
         found = [split for split in splits if has_split(root, split)]
         if not found:
             raise MissingPathError(
-                f"Synthetic set {root} (key `synthetic`) has none of the splits {', '.join(splits)}: {_MEND} with "
+                f"Synthetic set {root} (key `{key}`) has none of the splits {', '.join(splits)}: {_MEND} with "
                 "these splits."
             )
-        rows = [row for split in found for row in _rows(root, split, class_names)]
+        rows = [row for split in found for row in _rows(root, split, class_names, key)]
         _check(root, rows, originals)
         return _columns(root, rows, len(class_names))
 
 
-def check_finished(root: Path) -> None:
+def check_finished(root: Path, key: str = "synthetic") -> None:
     """Refuse a set that is missing or unfinished.
+
+    Args:
+        root: folder of the set.
+        key: key of the config that names it.
 
     Raises:
         MissingPathError: there is no such folder.
         ConfigError: its protocol is missing, so the run that made it did not end.
     """
     if not root.is_dir():
-        raise MissingPathError(f"Synthetic set {root} (key `synthetic`) does not exist: {_MEND}.")
+        raise MissingPathError(f"Synthetic set {root} (key `{key}`) does not exist: {_MEND}.")
     if not is_finished(root):
         raise ConfigError(
-            f"Synthetic set {root} (key `synthetic`) is unfinished, it has no protocol.json: {_MEND},"
+            f"Synthetic set {root} (key `{key}`) is unfinished, it has no protocol.json: {_MEND},"
             " which goes on where it was."
         )
 
 
-def check_origin(root: Path, fingerprint: str) -> None:
+def check_origin(root: Path, fingerprint: str, key: str = "synthetic") -> None:
     """Refuse a set of other annotations: its image ids may be there as well, and mean other images.
 
     Args:
         root: folder of a finished set.
         fingerprint: that of the original data set.
+        key: key of the config that names the folder.
 
     Raises:
         ConfigError: the protocol names another fingerprint, or is no JSON; one without a fingerprint is trusted.
@@ -153,22 +163,22 @@ def check_origin(root: Path, fingerprint: str) -> None:
         found = protocol.get("config", {}).get("data", {}).get("fingerprint", fingerprint)
     except (ValueError, AttributeError) as error:
         raise ConfigError(
-            f"{root / 'protocol.json'} (key `synthetic`) is no protocol of a synthetic set: {_MEND} anew."
+            f"{root / 'protocol.json'} (key `{key}`) is no protocol of a synthetic set: {_MEND} anew."
         ) from error
     if found != fingerprint:
         raise ConfigError(
-            f"Synthetic set {root} (key `synthetic`) was made from other annotations than those that are set, its ids "
+            f"Synthetic set {root} (key `{key}`) was made from other annotations than those that are set, its ids "
             f"mean other images: delete it and {_MEND}, or name another."
         )
 
 
-def _rows(root: Path, split: str, class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(root: Path, split: str, class_names: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
     index = {name: position for position, name in enumerate(class_names)}
     path = root / split / "metadata.jsonl"
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.isspace():
-                row = _row(f"{path}:{number}", line, index)
+                row = _row(f"{path}:{number} (key `{key}`)", line, index)
                 yield row | {"file": f"{split}/{row['file_name']}"}
 
 
@@ -180,7 +190,7 @@ def _row(where: str, line: bytes, index: dict[str, int]) -> dict[str, Any]:
         row |= {key: [str(name) for name in fields[key]] for key in _MASKS}
     except (ValueError, TypeError, KeyError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise AnnotationError(f"{where} (key `synthetic`) is malformed, {problem}: {_MEND} anew.") from error
+        raise AnnotationError(f"{where} is malformed, {problem}: {_MEND} anew.") from error
     row |= {key: [_class(where, name, index) for name in row[key]] for key in _MASKS}
     return row | {"where": where}
 
@@ -194,8 +204,7 @@ def _text(value: Any) -> str:
 def _class(where: str, name: str, index: dict[str, int]) -> int:
     if name not in index:
         raise AnnotationError(
-            f"{where} (key `synthetic`) names the class {name!r}, which the data set does not have: {_MEND} from the "
-            "same data set."
+            f"{where} names the class {name!r}, which the data set does not have: {_MEND} from the same data set."
         )
     return index[name]
 
@@ -205,7 +214,7 @@ def _check(root: Path, rows: Sequence[dict[str, Any]], originals: NDArray[np.int
     known = np.isin([row["source_image_id"] for row in rows], originals)
     files = Listing(root)
     for row, clash, has_source in zip(rows, clashes, known, strict=True):
-        where = f"{row['where']} (key `synthetic`)"
+        where = row["where"]
         if clash:
             raise AnnotationError(f"{where} has image id {row['image_id']}, which an original image has: {_MEND} anew.")
         if not has_source:

@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.phrases import Phrase, PhraseMatcher
 from synth.captions import CaptionRequest
+from synth.objects import visible
 from synth.rules import Rule
 from synth.selection import Removal
 
@@ -44,14 +45,13 @@ def request(
         image: `[H, W, 3]` uint8, the filled image where the strategy needs it.
     """
     tables, removal = config.data.tables, plan.removal
-    objects = tables.categories[tables.object_offsets[plan.row] : tables.object_offsets[plan.row + 1]]
     return CaptionRequest(
         text=caption,
         phrases=phrases,
         removed=removal.removed,
         kept=removal.kept,
         class_names=tables.class_names,
-        counts={index: int(np.count_nonzero(objects == index)) for index in sorted(removal.kept)},
+        counts=visible(tables, plan.row, removal),
         seed=(config.seed, int(tables.image_ids[plan.row]), removal.candidate, int(tables.caption_ids[plan.caption])),
         image=image,
     )

@@ -41,6 +41,10 @@ class Source(Protocol):
         """Finds the classes that a caption names."""
 
     @property
+    def cache_dir(self) -> Path | None:
+        """Folder for what is found once, see `datamodules.cache.cache_root`."""
+
+    @property
     def max_unreadable(self) -> int:
         """How many images may be unreadable before the run stops."""
 
@@ -208,7 +212,11 @@ def load(arguments: Path | str | Sequence[str]) -> SynthesisConfig:
 
     if isinstance(arguments, (str, Path)):
         arguments = ["--config", str(arguments)]
-    parser = FriendlyParser(prog="python -m synth", description="Make counterfactual image-text pairs from a data set.")
+    parser = FriendlyParser(
+        prog="python -m synth",
+        description="Make counterfactual image-text pairs from a data set.",
+        epilog="Other commands: python -m synth {stats,sheet,detect} --help.",
+    )
     parser.add_argument("--config", action="config", help="yaml with any of the keys below; later ones win")
     parser.add_class_arguments(SynthesisConfig)
     namespace = parser.parse_args(list(arguments))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
+from datamodules.mentions import mentions_of
 from datamodules.synthetic_set import SyntheticSet
 from synth.config import SynthesisConfig
 
@@ -156,7 +157,8 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     """Count the classes that the images show and the captions name, before and after the pairs of a finished set.
 
     Before: all images of the splits that `pairs` comes from, with the classes of their objects, and their captions.
-    After: the same, and the synthetic images, with the classes that they keep, and their captions.
+    After: the same, and the synthetic images, with the classes of their sources that were not removed (`kept` leaves
+    out those that are too small to count, or only in crowds, as the selection was told), and their captions.
 
     Args:
         config: the synthesis that made the set; its data must be prepared.
@@ -172,14 +174,17 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
         raise ConfigError("`pairs` is empty, and queries are not added to training; name the splits with captions.")
     data, tables = config.data, config.data.tables
     names = tables.class_names
-    made = SyntheticSet.read(config.output, list(config.pairs), names, tables.image_ids)
+    made = SyntheticSet.read(config.output, list(config.pairs), names, tables.image_ids, key="output")
     rows = tables.rows(*(split for sources in config.pairs.values() for split in sources))
     shown = np.zeros((len(tables), len(names)), dtype=bool)
     shown[tables.object_images, tables.categories] = True
     images, captions = Cooccurrence.of(shown[rows]), Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
     _, first = np.unique(made.image_ids, return_index=True)  # an image may have several captions
-    named = data.matcher.mentions(list(made.texts))
+    named = mentions_of(made.texts, data.matcher, data.cache_dir)
+    order = np.argsort(tables.image_ids)
+    sources = order[np.searchsorted(tables.image_ids, made.source_image_ids[first], sorter=order)]
+    left = shown[sources] & ~made.removed[first]
     return {
-        "images": Change(images, images + Cooccurrence.of(made.kept[first]), names),
+        "images": Change(images, images + Cooccurrence.of(left), names),
         "captions": Change(captions, captions + Cooccurrence.of(named), names),
     }

@@ -45,7 +45,7 @@ class FinishedSetParser(FriendlyErrors, argparse.ArgumentParser):
                 "same config, or say with `--output` where it is."
             )
         config.data.prepare_data()
-        check_origin(config.output, config.data.tables.fingerprint)
+        check_origin(config.output, config.data.tables.fingerprint, key="output")
         return options, config
 
 

@@ -89,7 +89,8 @@ def draw(panels: Sequence[Panel], names: Sequence[str]) -> str:
         f'<g transform="translate({number * width:.0f} 0)">{"".join(_panel(panel, names, side, margin))}</g>'
         for number, panel in enumerate(panels)
     ]
-    size = f'width="{width * len(panels):.0f}" height="{height:.0f}"'
+    across, down = f"{width * len(panels):.0f}", f"{height:.0f}"
+    size = f'width="{across}" height="{down}" viewBox="0 0 {across} {down}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{_STYLE}</style>'
     return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *body, "</svg>", ""])
 

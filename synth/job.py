@@ -17,7 +17,7 @@ from synth.progress import Meter
 from synth.report import SplitCounts, Summary
 from synth.rules import Rule
 from synth.shards import Outcome
-from synth.stage import Stage, Unit, check_unreadable
+from synth.stage import Stage, Unit, check_unreadable, workers_watched
 
 if TYPE_CHECKING:
     from synth.predict import Ranks
@@ -66,6 +66,7 @@ class _Alone:
     """The one process where there is no Trainer; else like `Ranks`."""
 
     is_first = True
+    several = False
 
     def run(self, stage: Stage) -> None:
         import torch
@@ -151,8 +152,8 @@ def _fill(config: SynthesisConfig, drafts: Sequence[_Draft], ranks: Ranks | _Alo
     todo = [unit for unit in units if unit.file_name not in done[unit.split]]
     total, left = (Counter(unit.split for unit in some) for some in (units, todo))
     bars = {name: meter.add(f"{name}: fill", total[name], total[name] - left[name]) for name in done}
-    if todo:
-        with Stage(config, todo, unreadable, meter, bars) as stage:
+    if todo or ranks.several:  # where nothing is left, the first must not end the set before all have looked at it
+        with Stage(config, todo, unreadable, meter, bars) as stage, workers_watched(config):
             ranks.run(stage)
 
 

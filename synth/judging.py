@@ -31,7 +31,7 @@ class Verdicts(NamedTuple):
     against: NDArray[np.int64]
 
 
-def judge(coverage: Coverage, image_areas: NDArray[np.float64], config: SelectionConfig) -> Verdicts:
+def judge(coverage: Coverage, classes: int, image_areas: NDArray[np.float64], config: SelectionConfig) -> Verdicts:
     """Judge every class as a candidate for removal.
 
     Classes join the candidate by equation 2 against B_r alone, once. Then every class that stays must satisfy
@@ -40,18 +40,18 @@ def judge(coverage: Coverage, image_areas: NDArray[np.float64], config: Selectio
 
     Args:
         coverage: cells of B images with K classes.
+        classes: K.
         image_areas: `[B]` areas of the images.
         config: limits and options.
     """
-    alone = coverage.shares(coverage.cover)  # [b, r, s]: share of B_s inside B_r
-    itself = np.eye(alone.shape[1], dtype=bool)
+    itself = np.broadcast_to(np.eye(classes, dtype=bool), (len(image_areas), classes, classes))
+    areas, alone = coverage.unions(itself)  # alone[b, r, s]: share of B_s inside B_r
     removed = itself | (config.multi & (alone > config.alpha2))
-    region = coverage.union(removed)
-    whole = coverage.shares(region)
-    large = share(coverage.areas, image_areas[:, None]) >= config.min_kept_area
+    sizes, whole = coverage.unions(removed)
+    large = share(areas, image_areas[:, None]) >= config.min_kept_area
     kept = ~removed & large[:, None]
     covered = ~removed & _hidden(alone, config), ~removed & _hidden(whole, config) & config.recheck
-    too_large = share(coverage.sizes(region), image_areas[:, None]) >= config.alpha3
+    too_large = share(sizes, image_areas[:, None]) >= config.alpha3
     broken = [~kept.any(2), covered[0].any(2), covered[1].any(2), too_large, np.full_like(too_large, True)]
     rules = np.argmax(broken, axis=0)
     most = [np.where(removed, -1.0, shares).argmax(2) for shares in (alone, whole)]

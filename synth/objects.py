@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError
 from datamodules.tables import Tables
-
-_NUMBERS = 2**20
-"""Size of the largest array that is made to judge a batch, where one image alone is not larger."""
+from synth import coverage
+from synth.regions import region_mask
+from synth.removal import Removal
 
 
 class Objects(NamedTuple):
@@ -73,6 +73,24 @@ class Objects(NamedTuple):
         return clipped.where(np.all(clipped.corners[:, 2:] > clipped.corners[:, :2], axis=1))
 
 
+def visible(tables: Tables, row: int, removal: Removal) -> dict[int, int]:
+    """Count the objects of each kept class that are left in an image when a removal is filled.
+
+    An object is gone if its centre is filled. A crowd region is no object that can be counted, and a kept class that
+    has no other counts as one.
+
+    Args:
+        tables: images and objects.
+        row: image row.
+        removal: what is filled there.
+    """
+    objects = Objects.of(tables, np.array([row]), crowds=False).solid()
+    width, height = objects.sizes[0].astype(int).tolist()
+    across, down = ((objects.corners[:, :2] + objects.corners[:, 2:]) / 2).astype(int).T
+    left = objects.labels[~region_mask(removal, (width, height))[down, across]]
+    return {index: max(1, int(np.count_nonzero(left == index))) for index in sorted(removal.kept)}
+
+
 class Batch(NamedTuple):
     """B images with n boxes of K classes each.
 
@@ -80,13 +98,13 @@ class Batch(NamedTuple):
         images: `[B]` positions of the images.
         corners: `[B, n, 4]` x1, y1, x2, y2.
         labels: `[B, K]` class indices, ascending.
-        members: `[B, K, n]`, True where a box shows a class.
+        kinds: `[B, n]` class of each box, as a position among the K.
     """
 
     images: NDArray[np.int64]
     corners: NDArray[np.float64]
     labels: NDArray[np.int64]
-    members: NDArray[np.bool_]
+    kinds: NDArray[np.int64]
 
 
 def batches(objects: Objects) -> Iterator[Batch]:
@@ -109,10 +127,10 @@ def batches(objects: Objects) -> Iterator[Batch]:
     shapes = np.stack([np.diff(first_box), np.diff(first_class)], axis=1)
     for n, k in np.unique(shapes[shapes[:, 0] > 0], axis=0).tolist():
         alike = np.flatnonzero((shapes == (n, k)).all(1))
-        most = max(1, _NUMBERS // (k * (2 * n - 1) ** 2))
+        most = max(1, coverage.NUMBERS // (k * (2 * n) ** 2))
         for start in range(0, len(alike), most):
             images = alike[start : start + most]
             boxes = first_box[images, None] + np.arange(n)
-            kinds = first_class[images, None] + np.arange(k)
-            members = position[boxes][:, None] == kinds[..., None]
-            yield Batch(images, objects.corners[boxes], names[classes[kinds]], members)
+            own = first_class[images, None]
+            labels = names[classes[own + np.arange(k)]]
+            yield Batch(images, objects.corners[boxes], labels, position[boxes] - own)

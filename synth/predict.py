@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,11 +29,15 @@ class _Predictor(LightningModule):
         self.stage = stage
         self.allow_zero_length_dataloader_with_multiple_devices = True  # the end of a run may be one image
         self._parent = os.getppid()
+        self._at_sigterm = signal.getsignal(signal.SIGTERM)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return self.stage.loader(self.trainer.global_rank, self.trainer.world_size)
 
     def on_predict_start(self) -> None:
+        if self._at_sigterm is not None and current_thread() is main_thread():
+            # the handler of Lightning waits for the next step of a training
+            signal.signal(signal.SIGTERM, self._at_sigterm)
         self.stage.start(self.trainer.global_rank, self.trainer.world_size, self.device)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
@@ -77,6 +83,11 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the process that locks the output and ends the set."""
         return bool(self._trainer.is_global_zero)
+
+    @property
+    def several(self) -> bool:
+        """Whether this process is one of several."""
+        return self._trainer.world_size > 1
 
     def run(self, stage: Stage) -> None:
         """Fill on all ranks, and return when all are done."""

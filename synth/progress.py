@@ -59,7 +59,7 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _columns() -> Iterator[ProgressColumn]:

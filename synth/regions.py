@@ -87,12 +87,17 @@ def area(outline: RunLengths) -> int:
     return int(mask.area(outline))
 
 
-def pixels(outlines: Sequence[RunLengths]) -> NDArray[np.uint8]:
-    """Return masks as `[K, H * W]`, 0 or 1, column by column of the image."""
+def edges(outline: RunLengths) -> NDArray[np.int64]:
+    """Return the pixels at which a mask begins, ends, begins, ..., counted column by column of the image.
+
+    Example:
+        >>> edges(run_lengths('{"size": [2, 2], "counts": [1, 2, 1]}', (2, 2))).tolist()
+        [1, 3]
+    """
     from pycocotools import mask
 
-    decoded: NDArray[np.uint8] = mask.decode(list(outlines))
-    return decoded.reshape(-1, len(outlines), order="F").T
+    flat = mask.decode(outline).ravel(order="F")
+    return np.flatnonzero(np.concatenate([flat[:1] != 0, flat[1:] != flat[:-1]]))
 
 
 def _check_polygons(outline: list[Any], image_size: tuple[int, int]) -> None:

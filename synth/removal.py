@@ -26,7 +26,7 @@ class SelectionConfig:
 
     Attributes:
         alpha1: largest covered share of a class that stays, exclusive (equation 1).
-        alpha2: covered share from which a class is removed as well, exclusive (equation 2).
+        alpha2: covered share from which a class is removed as well, exclusive, whatever alpha1 says (equation 2).
         alpha3: largest share of the image to remove, exclusive (equation 3).
         region: what B_c is made of and what is filled: the paper's boxes, or the outlines of the objects.
         crowds: `count` treats a crowd region like any other object, so that nothing of a class is left when it is

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from synth.rules import CANDIDATE_RULES, IMAGE_RULES, Rule
@@ -13,6 +14,8 @@ from synth.tally import FILE, Tally
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_NARROW = 7  # letters of a line above a column of numbers
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class Summary:
     def table(self) -> Table:
         """Return the closing table: what was kept, and what was rejected by which rule."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=f"{self.output}" if self.made else f"{self.output} (was already there)")
+        table = Table(title=Text(f"{self.output}" if self.made else f"{self.output} (was already there)"))
         table.add_column("")
         for name in self.splits:
             table.add_column(name, justify="right")
@@ -88,18 +92,26 @@ class Summary:
         return table
 
     def class_table(self, most: int = 10) -> Table:
-        """Return the classes, and the pairs of classes, that the most candidates of all splits have to do with."""
+        """Return the classes, and the pairs of classes, with the largest counts of all splits, in 80 columns."""
+        from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         total = sum((Counter(split.tally) for split in self.splits.values()), Counter[tuple[str, str, str]]())
-        table = Table(title=f"The {most} classes and pairs with the most candidates; all are in {FILE}")
-        for column in ("class", "beside", "kept", *(f"rejected: {rule.text}" for rule in CANDIDATE_RULES)):
-            table.add_column(column, justify="left" if column in ("class", "beside") else "right")
-        outcomes = ("kept", *(rule.value for rule in CANDIDATE_RULES))
-        for alone in (True, False):
+        classes, pairs = (_largest(total, alone, most) for alone in (True, False))
+        rules = [rule for rule in CANDIDATE_RULES if any(total[*key, rule.value] for key in classes + pairs)]
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+        table.title = f"The {most} largest classes and pairs; all are in {FILE}"
+        table.caption = "Right of kept: candidates rejected." if rules else None
+        for column in ("class", "beside"):
+            table.add_column(column, overflow="fold")
+        for column in ("kept", *(rule.text for rule in rules)):
+            table.add_column(fill(column, _NARROW), justify="right", vertical="bottom", min_width=_NARROW)
+        outcomes = ("kept", *(rule.value for rule in rules))
+        for keys in (classes, pairs):
             table.add_section()
-            for key in _largest(total, alone, most):
-                table.add_row(*key, *_numbers(total[*key, outcome] for outcome in outcomes))
+            for key in keys:
+                table.add_row(*map(Text, key), *_numbers(total[*key, outcome] for outcome in outcomes))
         return table
 
     def show(self) -> None:

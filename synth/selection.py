@@ -13,7 +13,7 @@ from datamodules.tables import Tables
 from synth.coverage import of_boxes, of_masks
 from synth.judging import VALID, Verdicts, judge
 from synth.objects import Objects, batches
-from synth.regions import RunLengths, area, merge, pixels, run_lengths
+from synth.regions import RunLengths, area, edges, merge, run_lengths
 from synth.removal import Rejection, Removal, SelectionConfig
 from synth.rules import CANDIDATE_RULES
 
@@ -136,8 +136,10 @@ def _by_boxes(objects: Objects, config: SelectionConfig) -> list[list[Removal | 
     """Return the outcomes of each image, those of one shape judged together."""
     outcomes: list[list[Removal | Rejection]] = [[] for _ in objects.sizes]
     for batch in batches(objects.solid()):
-        verdicts = judge(of_boxes(batch.corners, batch.members), objects.sizes[batch.images].prod(1), config)
-        filled = np.matmul(verdicts.removed, batch.members)
+        classes = batch.labels.shape[1]
+        cells = of_boxes(batch.corners, batch.kinds, classes)
+        verdicts = judge(cells, classes, objects.sizes[batch.images].prod(1), config)
+        filled = np.take_along_axis(verdicts.removed, batch.kinds[:, None], axis=2)
         for b, image in enumerate(batch.images.tolist()):
             regions = [(batch.corners[b, boxes], None) for boxes in filled[b]]
             outcomes[image] = _outcomes(verdicts, b, batch.labels[b].tolist(), regions)
@@ -156,7 +158,9 @@ def _by_masks(tables: Tables, row: np.int64, config: SelectionConfig) -> list[Re
     for position, outline in zip(positions, compress(outlines, solid), strict=True):
         classes[position].append(outline)
     masks = [merge(of_class) for of_class in classes]
-    verdicts = judge(of_masks(pixels(masks)), objects.sizes.prod(1), config)
+    pixels = objects.sizes.prod(1)
+    cells = of_masks([edges(mask) for mask in masks], int(pixels[0]))
+    verdicts = judge(cells, len(labels), pixels, config)
     corners = objects.corners[solid]
     regions = [(corners[gone[positions]], merge(list(compress(masks, gone)))) for gone in verdicts.removed[0]]
     return _outcomes(verdicts, 0, labels.tolist(), regions)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -140,6 +141,25 @@ def check_unreadable(config: SynthesisConfig, rows: Collection[int], last: objec
             f"{len(rows)} images cannot be read, more than `max_unreadable` {limit} of `data` allows; replace the "
             f"files or raise the limit{'' if last is None else f'; the last is: {last}'}"
         )
+
+
+@contextmanager
+def workers_watched(config: SynthesisConfig) -> Iterator[None]:
+    """Turn what a loader says of a worker process that was killed into a sentence about the config.
+
+    Raises:
+        ConfigError: one was, as the system does where memory runs out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", str(error)):
+            raise
+        also = "`workers` or `batch_size`" if config.fill.on_device or config.caption.needs_image else "`workers`"
+        raise ConfigError(
+            f"One of the processes that `workers` {config.workers} asks for was killed, most likely because memory ran "
+            f"out; lower {also} and start the run again, and it goes on."
+        ) from error
 
 
 class Stage:

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from datamodules.errors import ConfigError
 from synth.config import RUN, writing_to
+
+_TOLD = 3  # differing keys that a sentence names with their values
 
 
 @contextmanager
@@ -24,18 +26,16 @@ def claimed(output: Path) -> Iterator[None]:
     Raises:
         ConfigError: another run has the lock, or the folder cannot be written.
     """
-    import fcntl
-
     with writing_to(output):
         (output / RUN).mkdir(parents=True, exist_ok=True)
         lock = (output / RUN / "lock").open("w")
     with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        with writing_to(output):
+            is_ours = _locked(lock)
+        if not is_ours:
             raise ConfigError(
                 f"`output` {output} is being written by another run; wait until that ends or name another folder."
-            ) from None
+            )
         try:
             yield
         finally:
@@ -43,6 +43,17 @@ def claimed(output: Path) -> Iterator[None]:
                 shutil.rmtree(output / RUN, ignore_errors=True)
                 with suppress(OSError):
                     output.rmdir()
+
+
+def _locked(lock: TextIO) -> bool:
+    """Lock a file, and return whether that worked: it may be another's, who may also have removed it just now."""
+    import fcntl
+
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
+    except (BlockingIOError, PermissionError, FileNotFoundError):
+        return False
 
 
 def begin(output: Path, identity: dict[str, Any]) -> None:
@@ -53,13 +64,20 @@ def begin(output: Path, identity: dict[str, Any]) -> None:
         identity: everything that decides what the set holds, as JSON.
 
     Raises:
-        ConfigError: another config began here; the text names the first key that differs.
+        ConfigError: another config began here; the text names the first key that differs. Or what it wrote down is
+            damaged.
     """
     path = _config_file(output)
     if not path.exists():
         write_whole(path, json.dumps(identity, indent=2))
         return
-    if told := difference(json.loads(path.read_text(encoding="utf-8")), identity):
+    try:
+        told = difference(json.loads(path.read_bytes()), identity)
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} (in `output`), which says what the unfinished set is made of, is damaged; delete {output}."
+        ) from error
+    if told:
         raise ConfigError(
             f"`output` {output} holds an unfinished set made with {told}; go on with that config, name another "
             "`output` or delete that folder."
@@ -79,17 +97,18 @@ def shard_folder(output: Path, split: str) -> Path:
 
 
 def difference(there: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """Return the first key in which two configs differ, None if they are equal.
+    """Return the keys in which two configs differ, the first three with their values; None if they are equal.
 
     Example:
-        >>> difference({"seed": 0, "fill": {"name": "zero"}}, {"seed": 0, "fill": {"name": "mean"}})
-        "`fill.name` 'zero' instead of 'mean'"
+        >>> difference({"seed": 0, "fill": {"name": "zero"}}, {"seed": 1, "fill": {"name": "mean"}})
+        "`seed` 0 instead of 1, `fill.name` 'zero' instead of 'mean'"
     """
     before, now = dict(_flat(there)), dict(_flat(wanted))
-    for key in dict.fromkeys([*now, *before]):
-        if before.get(key) != now.get(key):
-            return f"`{key}` {before.get(key)!r} instead of {now.get(key)!r}"
-    return None
+    differing = [key for key in dict.fromkeys([*now, *before]) if before.get(key) != now.get(key)]
+    told = [f"`{key}` {before.get(key)!r} instead of {now.get(key)!r}" for key in differing[:_TOLD]]
+    if more := len(differing) - len(told):
+        told.append(f"{more} more key{'s' * (more > 1)}")
+    return ", ".join(told) or None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from datamodules.errors import ConfigError
 from synth import selection, tally, workspace
+from synth.card import dataset_card
 from synth.config import MAX_CLASSES, SYNTHETIC_ID_BASE, SynthesisConfig, writing_to
 from synth.plan import Plan
 from synth.report import SplitCounts, Summary
@@ -55,7 +56,6 @@ def _new_id(source: int, candidate: int) -> int:
 def identity(config: SynthesisConfig) -> dict[str, Any]:
     """Return as JSON everything that decides what a set holds; `output` and how the work is spread do not."""
     data, fill, caption = config.data, config.fill, config.caption
-    options = {key: value for key, value in vars(fill).items() if not key.startswith("_")}
     named: dict[str, Any] = {
         "data": {
             "class_path": _class_path(data),
@@ -64,7 +64,7 @@ def identity(config: SynthesisConfig) -> dict[str, Any]:
         },
         "pairs": config.pairs,
         "queries": config.queries,
-        "fill": {"class_path": _class_path(fill), "version": fill.version, **options},
+        "fill": {"class_path": _class_path(fill), "version": fill.version, **fill.identity()},
         "captions": {"class_path": _class_path(caption), "version": caption.version, **caption.identity()},
         "selection": {"version": selection.VERSION, **vars(config.selection)},
     }
@@ -125,28 +125,5 @@ def finish(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> None:
     folder, counts = config.output, {name: split.as_json() for name, split in splits.items()}
     table = tally.as_csv({name: split.tally for name, split in splits.items()})
     workspace.write_whole(folder / tally.FILE, table)
-    workspace.write_whole(folder / "README.md", _card(config, splits))
+    workspace.write_whole(folder / "README.md", dataset_card(config, splits))
     workspace.write_whole(folder / PROTOCOL, _json({"config": identity(config), "counts": counts}) + "\n")
-
-
-def _card(config: SynthesisConfig, splits: Mapping[str, SplitCounts]) -> str:
-    rows = [f"| {name} | {split.images} | {split.kept} |" for name, split in splits.items()]
-    return "\n".join(
-        [
-            "# Counterfactual image-text pairs",
-            "",
-            "In every image the objects of some classes are painted over, and no caption names these classes.",
-            f"Fill: {config.fill.name}; captions: {config.caption.name}; seed: {config.seed}.",
-            "Images and captions derive from the source data set and stay under its licence.",
-            "",
-            "| split | source images | counterfactuals |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "Each split is an image folder with `metadata.jsonl`: `text` goes with `file_name`; `removed` and `kept`",
-            "are classes, `removed_boxes` are x, y, width, height in pixels, `source_*` says where a row comes from.",
-            "Rows of one `image_id` share an image. `classes.csv` counts what was kept and rejected by class.",
-            "Splits whose `text` is empty hold query images. `protocol.json` has the whole config and all counts.",
-            "",
-        ]
-    )

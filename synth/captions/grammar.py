@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_VOWEL = re.compile(r"(?!uni|use|eu|one\b)[aeiou]", re.IGNORECASE)
+_VOWEL = re.compile(r"(?!uni(?!n)|us[eu]|ute|uku|eu|one\b)[aeiou]|hour|honest|heir", re.IGNORECASE)
 _NO_SINGULAR = frozenset({"broccoli", "scissors", "skis"})
 _UNCHANGED = _NO_SINGULAR | {"sheep", "fish", "deer", "aircraft"}
 _IRREGULAR = {
@@ -28,8 +28,8 @@ def with_article(name: str) -> str:
     """Put "a" or "an" before words, or nothing before a noun that takes neither.
 
     Example:
-        >>> with_article("umbrella"), with_article("unicycle"), with_article("plastic scissors")
-        ('an umbrella', 'a unicycle', 'plastic scissors')
+        >>> [with_article(name) for name in ("umbrella", "unicycle", "hourglass", "plastic scissors")]
+        ['an umbrella', 'a unicycle', 'an hourglass', 'plastic scissors']
     """
     if has_no_singular(name):
         return name

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from datamodules.errors import ConfigError, MissingPathError
+from datamodules.errors import ConfigError
 from synth.captions.base import CaptionRequest, CaptionStrategy
 from synth.rules import Rule
+from synth.weights import check_model, check_trained, content, pretrained
 
 if TYPE_CHECKING:
     import torch
 
     from synth.fills import Pixels
+
+_WANTED = (
+    "a folder with the model, its image processor and its tokenizer, or the id of an image-to-text model on the "
+    "Hugging Face hub"
+)
 
 
 class CaptioningModel(CaptionStrategy):
@@ -57,7 +61,7 @@ class CaptioningModel(CaptionStrategy):
         for key, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
             if value < 1:
                 raise ConfigError(f"`{key}` of CaptioningModel is {value}; give 1 or more.")
-        _check_path(model)
+        check_model(model, "CaptioningModel")
         self.model = model
         self.num_beams = num_beams
         self.max_new_tokens = max_new_tokens
@@ -72,8 +76,9 @@ class CaptioningModel(CaptionStrategy):
         return {**vars(self), "_loaded": None}
 
     def identity(self) -> dict[str, Any]:
-        """Return the options that decide what is written: all but `batch_size`."""
-        return {key: value for key, value in super().identity().items() if key != "batch_size"}
+        """Return the options that decide what is written, all but `batch_size`; of a folder, what its files hold."""
+        options = {key: value for key, value in super().identity().items() if key != "batch_size"}
+        return options | {"model": content(self.model)}
 
     def to(self, device: torch.device | str) -> None:
         """Move the model to a device."""
@@ -114,32 +119,20 @@ class CaptioningModel(CaptionStrategy):
 
     def _load(self) -> _Captioner:
         if self._loaded is None:
-            try:
-                loaded = self._parts(local_files_only=True)
-            except ConfigError:
-                if Path(self.model).exists():
-                    raise
-                loaded = self._parts(local_files_only=False)
+            loaded = pretrained(self._parts, self.model, "CaptioningModel", _WANTED)
             loaded.model.eval().to(self._device)
             self._loaded = loaded
         return self._loaded
 
     def _parts(self, **where: Any) -> _Captioner:
-        from safetensors import SafetensorError
         from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
         where["revision"] = self.revision
-        try:
-            processors = (part.from_pretrained(self.model, **where) for part in (AutoImageProcessor, AutoTokenizer))
-            model = AutoModelForImageTextToText.from_pretrained(self.model, dtype=self.dtype, **where)
-            loaded = _Captioner(model, *processors)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ConfigError(
-                f"`model` {self.model} of CaptioningModel cannot be loaded ({reason}); give a folder with the model, "
-                f"its image processor and its tokenizer, or the id of an image-to-text model on the Hugging Face hub."
-            ) from error
-        _check_parts(self.model, loaded)
+        processors = (part.from_pretrained(self.model, **where) for part in (AutoImageProcessor, AutoTokenizer))
+        model = AutoModelForImageTextToText.from_pretrained(self.model, dtype=self.dtype, **where)
+        loaded = _Captioner(model, *processors)
+        check_trained(model, self.model, "CaptioningModel", "write captions")
+        _check_tokenizer(self.model, loaded.tokenizer)
         return loaded
 
 
@@ -168,22 +161,9 @@ class _Opening:
         return opening
 
 
-def _check_path(model: str) -> None:
-    """Tell a path that leads nowhere from the id of a model."""
-    path_like = os.path.isabs(model) or model.startswith((".", "~")) or model.count("/") > 1
-    if path_like and not Path(model).exists():
-        raise MissingPathError(f"`model` of CaptioningModel is {model}, but nothing is there; mend the path.")
-
-
-def _check_parts(name: str, loaded: _Captioner) -> None:
-    """Refuse what loads without a word and then says nothing of use: a model of another task, an empty tokenizer."""
-    kinds, needed = loaded.model.config.architectures or [], type(loaded.model).__name__
-    if kinds and needed not in kinds:
-        raise ConfigError(
-            f"`model` {name} of CaptioningModel holds a {kinds[0]}, which has no trained {needed}; give a model that "
-            f"was trained to write captions."
-        )
-    if len(loaded.tokenizer) <= len(loaded.tokenizer.all_special_ids):
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    """Refuse an empty tokenizer, which loads without a word and then says nothing."""
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ConfigError(
             f"`model` {name} of CaptioningModel cannot be loaded (its tokenizer has no words); add the files of the "
             f"tokenizer."

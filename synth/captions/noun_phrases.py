@@ -11,15 +11,17 @@ from synth.captions.base import CaptionRequest, CaptionStrategy
 from synth.rules import Rule
 
 _CONNECTOR = r"(?:,\s*)?(?:\b(?:and|or)\b|&)|,"
-_TAIL = re.compile(rf"\s*(?:{_CONNECTOR})$", re.IGNORECASE)
+_TAIL = re.compile(rf"(?:\s*(?:{_CONNECTOR}))+$", re.IGNORECASE)
 _HEAD = re.compile(rf"\s*(?:{_CONNECTOR})\s*", re.IGNORECASE)
+_QUOTES = "'\u2019"
+_POSSESSIVE = re.compile(rf"[{_QUOTES}](?:s\b|(?<=s.)(?!\w))", re.IGNORECASE)
 
 
 class NounPhraseRemoval(CaptionStrategy):
     """Deletes the noun phrases that name a removed class; see `remove_phrases` for what happens around them."""
 
     name: ClassVar[str] = "noun_phrases"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     edits_source: ClassVar[bool] = True
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[str | Rule]:
@@ -33,7 +35,8 @@ def remove_phrases(
     """Delete every noun phrase that names a removed class and keep the rest as it is written.
 
     A phrase that names a removed and a kept class goes as well. Spaces, commas and conjunctions that led to a deleted
-    phrase go with it, and a caption that began with a capital still does; prepositions stay, as in the paper.
+    phrase go with it, as does its possessive ending, and a caption that began with a capital still does; prepositions
+    stay, as in the paper.
 
     Args:
         caption: the caption as written.
@@ -68,9 +71,11 @@ def _delete(caption: str, phrases: Sequence[Phrase], doomed: Sequence[Phrase]) -
     ends = [phrase.start for phrase in doomed[1:]] + [len(caption)]
     text = caption[: doomed[0].start].rstrip()
     for phrase, end in zip(doomed, ends, strict=True):
-        head = _HEAD.match(caption, phrase.end)
+        possessive = _POSSESSIVE.match(caption, phrase.end)
+        start = possessive.end() if possessive else phrase.end
+        head = _HEAD.match(caption, start)
         in_list = head is not None and _continues_list(head, starts, is_first=phrase is phrases[0])
-        text = _join(text, caption[phrase.end : end].strip(), in_list)
+        text = _join(text, caption[start:end].rstrip(), in_list)
     return text
 
 
@@ -81,12 +86,13 @@ def _continues_list(head: re.Match[str], starts: Collection[int], *, is_first: b
 
 def _join(left: str, right: str, in_list: bool) -> str:
     """Join what stood before and behind a deleted phrase, with one connector fewer if the phrase was in a list."""
-    shorter = _TAIL.sub("", left)
+    closes = right[:1] in tuple(_QUOTES)
+    shorter, right = _TAIL.sub("", left), right.lstrip()
     if shorter == left and (in_list or not left):
         right = _HEAD.sub("", right, count=1) if _HEAD.match(right) else right
     if shorter.endswith("(") and right.startswith(")"):
         shorter, right = shorter[:-1].rstrip(), right[1:].lstrip()
-    tight = not shorter or not right or right[0] in ".,;:!?)'" or shorter[-1] == "("
+    tight = closes or not shorter or not right or right[0] in ".,;:!?)" or shorter[-1] == "("
     return shorter + ("" if tight else " ") + right
 
 

@@ -22,7 +22,6 @@ _SLOT = re.compile(
     re.IGNORECASE,
 )
 
-
 _MISREAD = (
     *("sculpture", "drawing", "painting", "sketch"),  # of a dog: no dog is there
     *("plastic", "origami", "toy", "cartoon"),  # dog: no dog either, and a toy bear is a teddy bear
@@ -59,6 +58,7 @@ class PromptCaptions(CaptionStrategy):
     """
 
     name: ClassVar[str] = "prompts"
+    version: ClassVar[int] = 2
 
     def __init__(
         self,

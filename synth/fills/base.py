@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.errors import ConfigError
 from synth.fills.masks import Mask, Pixels
 
 
@@ -59,6 +60,7 @@ class Fill(ABC):
         Raises:
             TypeError: if an image is not uint8 or a mask is not bool.
             ValueError: if the shapes or the numbers do not fit.
+            ConfigError: if what the fill paints is neither an image of this size nor one colour, or is not uint8.
         """
         pairs = list(zip(images, masks, strict=True))
         for pair in pairs:
@@ -66,7 +68,16 @@ class Fill(ABC):
         paintable = [index for index, (_, mask) in enumerate(pairs) if self._can_paint(mask)]
         painted = self.paint_all([images[index] for index in paintable], [masks[index] for index in paintable])
         new = dict(zip(paintable, painted, strict=True))
+        for index, found in new.items():
+            self._check_painted(found, images[index])
         return [_paste(image, mask, new.get(index)) for index, (image, mask) in enumerate(pairs)]
+
+    def _check_painted(self, painted: NDArray[Any], image: Pixels) -> None:
+        if painted.dtype != np.uint8 or painted.shape not in (image.shape, (3,)):
+            raise ConfigError(
+                f"`fill` {type(self).__name__} painted {painted.dtype} {list(painted.shape)} for an image "
+                f"{list(image.shape)}; its `paint` must return uint8 of that shape, or one colour [3]."
+            )
 
     def _can_paint(self, mask: Mask) -> bool:
         return bool(mask.any()) and not (self.needs_surroundings and bool(mask.all()))
@@ -74,6 +85,10 @@ class Fill(ABC):
     def paint_all(self, images: Sequence[Pixels], masks: Sequence[Mask]) -> Sequence[Pixels]:
         """Return what `paint` gives for every image; a fill that works in batches overrides it."""
         return [self.paint(image, mask) for image, mask in zip(images, masks, strict=True)]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide what is painted, for the protocol of a set."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
     @abstractmethod
     def paint(self, image: Pixels, mask: Mask) -> Pixels:

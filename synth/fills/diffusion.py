@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from datamodules.errors import ConfigError
 from synth.fills.masks import Mask, Pixels
 from synth.fills.network import NetworkFill
+from synth.weights import check_model, content, pretrained
 
 
 @dataclass
@@ -20,7 +22,8 @@ class DiffusersFill(NetworkFill):
     Every image starts from the same noise, so that it does not depend on the images before it.
 
     Attributes:
-        model: id on the Hugging Face hub, or path of a local folder, of an inpainting pipeline.
+        model: id on the Hugging Face hub, or path of a local folder, of an inpainting pipeline; files that are here
+            are used without a look at the network.
         prompt: what to draw into the hole; empty lets the surroundings decide.
         negative_prompt: what not to draw there; empty leaves it out.
         steps: number of denoising steps.
@@ -47,6 +50,11 @@ class DiffusersFill(NetworkFill):
         super().__post_init__()
         if self.steps < 1:
             raise ConfigError(f"`steps` of DiffusersFill is {self.steps}; give 1 or more.")
+        check_model(self.model, "DiffusersFill")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide what is painted; of a folder, what its files and those of its parts hold."""
+        return {**super().identity(), "model": content(self.model, "*", "*/*")}
 
     def load(self) -> Any:
         """Return the pipeline.
@@ -63,14 +71,8 @@ class DiffusersFill(NetworkFill):
                 f"`fill` is DiffusersFill, which needs the extra `diffusers` ({error}); "
                 "run `pip install 'odmap[diffusers]'` or choose another fill."
             ) from error
-        try:
-            pipeline = AutoPipelineForInpainting.from_pretrained(self.model)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(
-                f"`model` of DiffusersFill is {self.model}, of which no inpainting pipeline can be loaded ({reason}); "
-                "mend the id or the path."
-            ) from error
+        load = partial(AutoPipelineForInpainting.from_pretrained, self.model)
+        pipeline = pretrained(load, self.model, "DiffusersFill", "the id or the folder of an inpainting pipeline")
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(getattr(torch, self.dtype))
 

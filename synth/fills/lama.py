@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.errors import ConfigError, MissingPathError
 from synth.fills.masks import Mask, Pixels
 from synth.fills.network import NetworkFill
+from synth.weights import content
 
 
 @dataclass
@@ -36,6 +37,10 @@ class LamaFill(NetworkFill):
         super().__post_init__()
         if not Path(self.path).is_file():
             raise MissingPathError(f"`path` of LamaFill is {self.path}, which is no file; mend the path.")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that decide what is painted; in place of the path, what the file holds."""
+        return {**super().identity(), "path": content(self.path)}
 
     def load(self) -> Any:
         """Return the network in evaluation mode.

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datamodules.coco_reader import read_coco
+from datamodules.errors import AnnotationError
 from datamodules.tables import Tables
 
 CLASSES = ("person", "dog", "frisbee")
@@ -82,6 +83,20 @@ def tiny(tmp_path):
     annotations = Annotations(tmp_path, copy.deepcopy(KARPATHY), copy.deepcopy(INSTANCES)).write()
     annotations.draw()
     return annotations
+
+
+@pytest.fixture
+def refused(tiny):
+    """The check that annotations, once spoilt, are refused in one sentence that names their folder."""
+
+    def check(spoil, message):
+        spoil(tiny)
+        with pytest.raises(AnnotationError, match=message) as error:
+            tiny.write().read()
+        assert str(tiny.folder) in str(error.value)
+        assert "\n" not in str(error.value)
+
+    return check
 
 
 class WordMatcher:

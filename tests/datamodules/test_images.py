@@ -32,6 +32,13 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert np.asarray(image).min() == 255
 
 
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "int32"])
+def test_grey_of_16_bits_keeps_its_upper_half(tmp_path, kind):
+    levels = np.array([[0, 255, 256, 511, 65_535]], dtype=kind)
+    Image.fromarray(levels).save(tmp_path / "deep.tif")
+    assert np.asarray(open_rgb(tmp_path / "deep.tif")).tolist() == [[[level] * 3 for level in (0, 0, 1, 1, 255)]]
+
+
 def test_the_orientation_of_exif_is_not_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -15,61 +15,53 @@ def boxes(tiny):
     return tiny.instances["annotations"]
 
 
-def edit(entry, **values):
-    entry.update(values)
-
-
 FAULTS = {
     "a captions json": (lambda t: t.instances.pop("categories"), "not a COCO instances file.*`categories`"),
-    "no annotation list": (lambda t: edit(t.instances, annotations=5), "not a COCO instances file"),
+    "no annotation list": (lambda t: t.instances.update(annotations=5), "not a COCO instances file"),
     "unknown class": (
-        lambda t: edit(t.instances["categories"][0], name="dogs"),
+        lambda t: t.instances["categories"][0].update(name="dogs"),
         r"instances.json: category 'dogs' is none of the 3 known classes \(nearest: dog\)",
     ),
     "unlisted category": (
-        lambda t: edit(boxes(t)[1], category_id=5),
+        lambda t: boxes(t)[1].update(category_id=5),
         r"annotation 2 has the category id 5.*\(1 such",
     ),
-    "unlisted image": (lambda t: edit(boxes(t)[1], image_id=31), "annotation 2 belongs to image 31, which"),
-    "same annotation twice": (lambda t: edit(boxes(t)[1], id=1), "annotation id 1 occurs 2 times"),
+    "unlisted image": (lambda t: boxes(t)[1].update(image_id=31), "annotation 2 belongs to image 31, which"),
+    "same annotation twice": (lambda t: boxes(t)[1].update(id=1), "annotation id 1 occurs 2 times"),
     "no image id": (lambda t: boxes(t)[1].pop("image_id"), "not a COCO instances file.*image_id"),
     "no box": (lambda t: boxes(t)[1].pop("bbox"), "annotation number 1 lacks the key `bbox`"),
     "three numbers": (
-        lambda t: edit(boxes(t)[1], bbox=[1, 2, 3]),
+        lambda t: boxes(t)[1].update(bbox=[1, 2, 3]),
         r"annotation 2 of image 30 has the `bbox` \[1, 2, 3\]",
     ),
-    "box of words": (lambda t: edit(boxes(t)[1], bbox=[1, 2, 3, "x"]), r"the `bbox` \[1, 2, 3, 'x'\]"),
+    "box of words": (lambda t: boxes(t)[1].update(bbox=[1, 2, 3, "x"]), r"the `bbox` \[1, 2, 3, 'x'\]"),
     "box is not finite": (
-        lambda t: edit(boxes(t)[1], bbox=[1, float("nan"), 1, 1]),
+        lambda t: boxes(t)[1].update(bbox=[1, float("nan"), 1, 1]),
         "annotation 2, image 30 .*is not finite",
     ),
     "negative side": (
-        lambda t: edit(boxes(t)[1], bbox=[5, 1, -1, 1]),
+        lambda t: boxes(t)[1].update(bbox=[5, 1, -1, 1]),
         r"instances.json: the box \[5.0, 1.0, -1.0, 1.0\] of annotation 2, image 30 \(8 x 6\), has a negative side",
     ),
     "box outside": (
-        lambda t: edit(boxes(t)[1], bbox=[5, 1, 4.1, 1]),
+        lambda t: boxes(t)[1].update(bbox=[5, 1, 4.1, 1]),
         r"annotation 2, image 30 \(8 x 6\), lies outside the image \(1 such",
     ),
-    "box left of the image": (lambda t: edit(boxes(t)[1], bbox=[-1.1, 1, 4, 1]), "lies outside the image"),
+    "box left of the image": (lambda t: boxes(t)[1].update(bbox=[-1.1, 1, 4, 1]), "lies outside the image"),
     "width is no number": (
-        lambda t: edit(t.instances["images"][0], width="8"),
+        lambda t: t.instances["images"][0].update(width="8"),
         "instances.json: widths must be 64-bit integers, not '8'",
     ),
     "of other images": (
-        lambda t: edit(t.instances, images=t.instances["images"][1:]),
+        lambda t: t.instances.update(images=t.instances["images"][1:]),
         r"None of the 1 images of split 'val' \(first id 10\) is in the instances files .*instances.json.*`instances`",
     ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "message"), FAULTS.values(), ids=FAULTS)
-def test_an_annotation_fault_is_told_in_one_sentence(tiny, spoil, message):
-    spoil(tiny)
-    with pytest.raises(AnnotationError, match=message) as error:
-        tiny.write().read()
-    assert str(tiny.folder) in str(error.value)
-    assert "\n" not in str(error.value)
+def test_an_annotation_fault_is_told_in_one_sentence(refused, spoil, message):
+    refused(spoil, message)
 
 
 def test_an_annotation_of_two_files_is_named_with_both(tiny):

@@ -1,13 +1,14 @@
 import os
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from datamodules import mentions as room
 from datamodules.errors import ConfigError
-from datamodules.mentions import mentions
+from datamodules.mentions import mentions, mentions_of
 from datamodules.phrases.protocol import PhraseMatcher
-from datamodules.tables import Tables
+from datamodules.tables import StringColumn, Tables
 
 
 class WordMatcher:
@@ -64,6 +65,17 @@ def test_a_second_call_maps_the_file_and_asks_nothing(tmp_path):
     assert not second.flags.writeable
     assert matcher.asked == []
     assert (first == second).all()
+
+
+def test_captions_of_elsewhere_are_found_under_their_content(tmp_path):
+    first = mentions(tables_of(tmp_path / "tables", TEXTS), WordMatcher(), tmp_path)
+    matcher = WordMatcher()
+    assert (mentions_of(StringColumn(pa.array(TEXTS, pa.large_string())), matcher, tmp_path) == first).all()
+    assert matcher.asked == []
+    assert mentions_of(StringColumn(pa.array(TEXTS[1:], pa.large_string())), matcher, tmp_path).tolist() == (
+        first[1:].tolist()
+    )
+    assert matcher.asked == [["a dog", "a cat", "a cat and a dog", "a bird"]]
 
 
 def test_other_captions_or_another_version_are_computed_anew(tmp_path):

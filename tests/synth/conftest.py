@@ -1,5 +1,6 @@
 """A tiny drawn data set with a matcher of a few words, in place of a data module."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ class DrawnData:
 
     def __init__(self, root: str, max_unreadable: int = 0) -> None:
         self.root, self.max_unreadable, self.matcher = Path(root), max_unreadable, WordMatcher()
+        self.cache_dir = self.root / "cache"
 
     @property
     def tables(self) -> Tables:
@@ -123,9 +125,40 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def draw_images():
-    """The function that writes a data set of other images."""
-    return draw
+def draw_data(tmp_path):
+    """The function that draws a data set of other images."""
+
+    def draw_them(name, images):
+        draw(tmp_path / name, images)
+        return DrawnData(str(tmp_path / name))
+
+    return draw_them
+
+
+@pytest.fixture
+def rows():
+    """The function that reads the metadata of a split."""
+
+    def read(output, split):
+        return [json.loads(line) for line in (output / split / "metadata.jsonl").read_text("utf-8").splitlines()]
+
+    return read
+
+
+@pytest.fixture
+def contents():
+    """The function that returns the bytes of all files below a folder."""
+
+    def read(folder):
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return read
+
+
+@pytest.fixture
+def word_matcher():
+    """The class of a matcher of a few words."""
+    return WordMatcher
 
 
 @pytest.fixture

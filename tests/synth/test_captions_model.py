@@ -213,3 +213,19 @@ def test_the_batch_size_is_no_part_of_the_identity():
     few, many = CaptioningModel("some/model", batch_size=1), CaptioningModel("some/model", batch_size=9)
     assert few.identity() == many.identity()
     assert few.identity() != CaptioningModel("some/model", num_beams=2).identity()
+
+
+def test_a_folder_counts_by_what_it_holds_not_where_it_lies(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
+    before = CaptioningModel(str(first)).identity()
+    assert before == CaptioningModel(str(second)).identity()
+    assert json.loads(json.dumps(before)) == before
+    (second / "model.safetensors").write_bytes(b"others")
+    assert CaptioningModel(str(second)).identity() != before
+    (second / "model.safetensors").rename(second / "other.safetensors")
+    (second / "other.safetensors").write_bytes(b"weights")
+    assert CaptioningModel(str(second)).identity() != before

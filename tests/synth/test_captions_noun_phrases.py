@@ -54,6 +54,15 @@ def edit(marked):
         ("{A cat}  on [a tv] next to [a tv]", "A cat  on next to"),
         ("|A man's dog| sees {a man}", "Sees a man"),
         ("{A sandy} land [a band]", "A sandy land"),
+        ("[A dog]; {a cat} sits", "A cat sits"),
+        ("[A dog]. {A cat} sits.", "A cat sits."),
+        ("{A man} near [jockey]'s riding", "A man near riding"),
+        ("[A couple]\u2019s {dog} sits", "Dog sits"),
+        ("{A man} on [skis]' and <hills>", "A man on hills"),
+        ("{A man} says 'no [dog]' loudly", "A man says 'no' loudly"),
+        ("{A cat} near [a dog] 'smiling'", "A cat near 'smiling'"),
+        ("{A girl} near <a tree> and and [small boy].", "A girl near a tree."),
+        ("{A HORSE} AND [A DOG]'S BALL", "A HORSE BALL"),
     ],
 )
 def test_the_rest_stays_verbatim_and_tidy(marked, expected):

@@ -160,9 +160,7 @@ def test_a_matcher_reads_counted_classes_and_lists(coco):
     following = [[name, names[(index + 7) % 80]] for index, name in enumerate(names)]
     pairs = named(coco, [fill_in("a photo of a {}.", both, [None, None]) for both in following])[0]
     expected = np.eye(80, dtype=bool) | np.roll(np.eye(80, dtype=bool), 7, axis=1)
-    assert not (pairs & ~expected).any()
-    # "an orange and a chair" is taken for the colour; the chair is still named
-    assert [following[row] for row in np.flatnonzero((pairs != expected).any(1))] == [["orange", "chair"]]
+    assert [following[row] for row in np.flatnonzero((pairs != expected).any(1))] == []
 
 
 def test_articles_and_plurals_of_the_names_of_coco(coco):

@@ -3,7 +3,9 @@
 import json
 import runpy
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,7 @@ import datamodules
 import synth
 from datamodules.errors import ConfigError
 from synth import SynthesisConfig
+from synth.config import check_source
 
 
 def test_bad_configs_name_key_and_cure(data, tmp_path):
@@ -29,6 +32,17 @@ def test_bad_configs_name_key_and_cure(data, tmp_path):
     for text, change in wrong.items():
         with pytest.raises(ConfigError, match=text):
             replace(config, **change)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "classes", "fits"), [(2**40 - 1, 256, True), (2**40, 80, False), (-1, 80, False), (7, 257, False)]
+)
+def test_ids_that_new_ids_cannot_hold_are_refused(image_id, classes, fits):
+    names, ids = [str(number) for number in range(classes)], {"image_ids": [image_id], "caption_ids": [0]}
+    tables = SimpleNamespace(splits=["train"], categories=[0], class_names=names, **ids)
+    config = SimpleNamespace(splits={"train": ["train"]}, data=SimpleNamespace(tables=tables))
+    with nullcontext() if fits else pytest.raises(ConfigError, match=f"`data` needs .* has ids .* {classes} classes"):
+        check_source(config)
 
 
 @pytest.fixture

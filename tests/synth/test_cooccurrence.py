@@ -20,6 +20,7 @@ from datamodules.scenes.vocabulary import vocabulary
 from synth import SynthesisConfig
 from synth.cooccurrence import ORDERS, Change, Cooccurrence, measure, pairs
 from synth.fills import ZeroFill
+from synth.selection import SelectionConfig
 
 SAMPLE = Path(__file__).parents[3] / "shared/data/coco-sample"
 presence = st.integers(1, 5).flatmap(
@@ -143,6 +144,41 @@ def test_a_synthetic_image_with_two_captions_is_one_image(data, tmp_path):
     twice = measure(config)
     assert np.array_equal(twice["images"].after.together, once["images"].after.together)
     assert twice["captions"].after.total == once["captions"].after.total + 1
+
+
+def test_synthetic_captions_are_matched_once_as_long_as_they_stay_the_same(data, tmp_path, monkeypatch):
+    config = SynthesisConfig(data, tmp_path / "out", pairs={"train": ["train"]}, fill=ZeroFill())
+    synth.run(config)
+    metadata = config.output / "train/metadata.jsonl"
+    rows = [json.loads(line) for line in metadata.read_text().splitlines()]
+    asked, read, originals = [], data.matcher.mentions, data.mentions()
+    monkeypatch.setattr(data, "mentions", lambda: originals)
+    monkeypatch.setattr(data.matcher, "mentions", lambda captions: asked.append(set(captions)) or read(captions))
+    first, second = measure(config)["captions"].after, measure(config)["captions"].after
+    assert asked == [{row["text"] for row in rows}]
+    assert np.array_equal(first.together, second.together)
+    for row in rows:
+        row["text"] = "A cat"
+    metadata.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cat = data.matcher.class_names.index("cat")
+    changed = measure(config)["captions"]
+    assert asked[1:] == [{"A cat"}]
+    assert changed.after.counts[cat] - changed.before.counts[cat] == len(rows)
+
+
+def test_a_class_that_is_left_counts_even_where_it_is_too_small_to_be_kept(draw_data, tmp_path, rows):
+    photo = draw_data("photo", [("a", "train", ["dog", "man", "frisbee"], ["A man and a dog"])])
+    config = SynthesisConfig(
+        photo, tmp_path / "out", {"train": ["train"]}, fill=ZeroFill(), selection=SelectionConfig(min_kept_area=0.04)
+    )
+    synth.run(config)
+    (row,) = rows(config.output, "train")
+    (gone,), (stays,) = row["removed"], row["kept"]
+    change = measure(config)["images"]
+    added = change.after.together - change.before.together
+    shown = {photo.tables.class_names[index] for index in np.flatnonzero(added.diagonal())}
+    assert shown == {stays, "frisbee"}
+    assert {gone, stays} == {"dog", "man"}
 
 
 def named(matcher, captions):

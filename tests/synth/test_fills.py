@@ -46,6 +46,11 @@ def test_equal_inputs_give_equal_pixels(fill):
     assert np.array_equal(first, fill(image, mask))
 
 
+def test_the_seed_of_patchmatch_decides():
+    image, mask = noise(30, 40), box_mask([[5, 5, 25, 20]], (40, 30))
+    assert not np.array_equal(PatchMatchFill(seed=1)(image, mask), PatchMatchFill()(image, mask))
+
+
 @every_fill
 def test_empty_mask_returns_an_equal_copy(fill):
     image = noise(8, 9)
@@ -167,6 +172,16 @@ def test_a_fill_of_ones_own_is_one_class_and_its_yaml_key(data, drawn_class_path
     image, mask = noise(3, 3), np.eye(3, dtype=bool)
     assert (fill(image, mask)[mask] == [200, 0, 0]).all()
     assert np.array_equal(fill(image, mask)[~mask], image[~mask])
+
+
+@pytest.mark.parametrize("painted", [np.zeros((4, 6, 3)), np.zeros((3, 6, 3), np.uint8), np.zeros(4, np.uint8)])
+def test_a_fill_that_paints_something_else_is_told(painted):
+    class OddFill(ZeroFill):
+        def paint(self, image, mask):
+            return painted
+
+    with pytest.raises(ConfigError, match=r"`fill` OddFill painted \w+ \[.*\] for an image \[4, 6, 3\]"):
+        OddFill()(np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), bool))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from synth.fills import DiffusersFill, box_mask
 
 
@@ -17,8 +17,8 @@ class Pipeline:
     def __init__(self, flags=None):
         self.flags, self.calls, self.loaded, self.moves, self.bar = flags, [], [], [], True
 
-    def from_pretrained(self, model):
-        if model == "nowhere":
+    def from_pretrained(self, model, local_files_only):
+        if model == "nowhere" or (model == "on/the-hub" and local_files_only):
             raise OSError("nowhere is no local folder and no valid id\nsecond line")
         self.loaded.append(model)
         return self
@@ -77,6 +77,25 @@ def test_the_seed_alone_decides_the_noise(pipeline):
     assert "negative_prompt" not in pipeline.calls[0]
 
 
+def test_a_folder_counts_by_what_its_parts_hold_not_where_it_lies(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "unet").mkdir(parents=True)
+        (folder / "model_index.json").write_text("{}")
+        (folder / "unet" / "weights.safetensors").write_bytes(b"weights")
+    before = DiffusersFill(str(first)).identity()
+    assert before == DiffusersFill(str(second)).identity()
+    assert str(tmp_path) not in str(before)
+    (second / "unet" / "weights.safetensors").write_bytes(b"others")
+    assert DiffusersFill(str(second)).identity() != before
+    assert DiffusersFill("some/model").identity()["model"] == "some/model"
+
+
+def test_a_pipeline_that_is_not_here_comes_from_the_hub(pipeline):
+    DiffusersFill("on/the-hub").to("cpu")
+    assert pipeline.loaded == ["on/the-hub"]
+
+
 def test_a_blackened_image_keeps_the_mean_colour_and_is_told(pipeline):
     image, mask = np.full((64, 64, 3), 80, np.uint8), box_mask([[20, 10, 60, 40]], (64, 64))
     image[mask] = 255
@@ -88,8 +107,10 @@ def test_a_blackened_image_keeps_the_mean_colour_and_is_told(pipeline):
 
 
 def test_a_missing_extra_or_model_is_one_sentence(pipeline, monkeypatch):
-    with pytest.raises(ConfigError, match=r"`model` of DiffusersFill is nowhere, .*valid id\); mend"):
+    with pytest.raises(ConfigError, match=r"`model` nowhere of DiffusersFill cannot be loaded \(.*valid id\); give"):
         DiffusersFill("nowhere").to("cpu")
+    with pytest.raises(MissingPathError, match=r"`model` of DiffusersFill is \./nowhere"):
+        DiffusersFill("./nowhere")
     with pytest.raises(ConfigError, match="`steps` of DiffusersFill is 0"):
         DiffusersFill("m", steps=0)
     monkeypatch.setitem(sys.modules, "diffusers", None)

@@ -1,6 +1,7 @@
 """A tiny scripted network in place of LaMa: what it is shown, in which batches, and what becomes of its answer."""
 
 import copy
+import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,17 @@ def test_equal_inputs_give_equal_pixels_in_evaluation_mode(lama):
     assert not fill.network.training
     first = fill(image, mask)
     assert all(np.array_equal(fill(image, mask), first) for _ in range(4))
+
+
+def test_a_protocol_has_the_content_of_the_file_and_not_its_place(lama, tmp_path):
+    fill, moved = lama(Painter(), max_side=64), tmp_path / "moved" / "big-lama.pt"
+    moved.parent.mkdir()
+    moved.write_bytes(fill.path.read_bytes())
+    before = fill.identity()
+    assert before == {"path": f"sha256:{hashlib.sha256(moved.read_bytes()).hexdigest()}", "max_side": 64}
+    assert LamaFill(moved, max_side=64).identity() == before
+    assert LamaFill(moved).identity() != before
+    assert lama(Painter(paint=0.5), max_side=64).identity() != before
 
 
 def test_a_worker_gets_the_options_and_loads_its_own_network(lama):

@@ -11,9 +11,10 @@ from PIL import Image
 
 import synth
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError
-from synth import SynthesisConfig, job
+from synth import SynthesisConfig, job, workspace
 from synth.captions import PromptCaptions
 from synth.fills import BlurFill, MeanFill, ZeroFill
+from synth.progress import Meter
 from synth.rules import Rule
 from synth.selection import SelectionConfig
 
@@ -26,15 +27,7 @@ def config(data, tmp_path):
     return SynthesisConfig(data=data, output=tmp_path / "out", fill=ZeroFill(), **SPLITS)
 
 
-def rows(folder, split):
-    return [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_pairs_lose_the_object_and_its_words(config):
+def test_pairs_lose_the_object_and_its_words(config, rows):
     summary = synth.run(config)
     tables, matcher = config.data.tables, config.data.matcher
     written = rows(config.output, "train")
@@ -63,7 +56,7 @@ def assert_black_boxes(config, row, source):
     assert np.array_equal(before, after)
 
 
-def test_queries_have_one_removal_for_every_image_and_no_caption(config):
+def test_queries_have_one_removal_for_every_image_and_no_caption(config, rows):
     synth.run(config)
     for split, images in (("val", {105}), ("test", {106, 107})):
         written = rows(config.output, split)
@@ -96,7 +89,7 @@ def test_the_protocol_has_config_and_counts(config):
     assert summary.splits["train"].dropped[Rule.NO_KEPT_WORD] == 1
 
 
-def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
+def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path, rows, contents):
     BlurFill()(np.zeros((600, 800, 3), np.uint8), np.ones((600, 800), bool))  # wakes OpenCV's threads before the fork
     config = replace(config, fill=BlurFill())
     synth.run(config)
@@ -109,12 +102,10 @@ def test_same_seed_same_bytes_whatever_the_workers(config, tmp_path):
     assert len(texts) > 1
 
 
-def test_an_image_is_treated_alike_in_any_company(config, tmp_path, draw_images, data):
+def test_an_image_is_treated_alike_in_any_company(config, tmp_path, draw_data, rows):
     synth.run(config)
-    alone = type(data)(str(tmp_path / "alone"))
-    draw_images(
-        alone.root, [("a", "train", ["dog", "frisbee"], ["Two dogs chase a frisbee.", "A dog plays", "On the grass"])]
-    )
+    captions = ["Two dogs chase a frisbee.", "A dog plays", "On the grass"]
+    alone = draw_data("alone", [("a", "train", ["dog", "frisbee"], captions)])
     only = replace(config, data=alone, output=tmp_path / "out2", pairs={"train": ["train"]}, queries={})
     synth.run(only)
     assert rows(only.output, "train") == rows(config.output, "train")[:1]
@@ -130,13 +121,21 @@ def test_an_edited_caption_that_still_names_a_removed_class_is_not_used(config):
         synth.run(config)
 
 
-def test_dilation_grows_the_filled_box(config, tmp_path):
+def test_dilation_grows_the_filled_box(config, tmp_path, rows):
     synth.run(replace(config, dilation=2))
     row = rows(config.output, "val")[0]
     x, y, width, height = map(int, row["removed_boxes"][0])
     pixels = np.asarray(Image.open(config.output / "val" / row["file_name"]))
     assert not pixels[y - 2 : y + height + 2, x - 2 : x + width + 2].any()
     assert pixels[y - 3, x : x + width].any()
+
+
+def test_the_progress_of_the_fills_is_shown(config, monkeypatch, capsys):
+    monkeypatch.setattr(job, "Meter", lambda visible: Meter(visible, every=0.0))
+    synth.run(config, alone=True)
+    lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines() if "fill" in line]
+    expected = {"train": 3, "val": 1, "test": 2}
+    assert lines == [f"{name}: fill: {n + 1} of {total}" for name, total in expected.items() for n in range(total)]
 
 
 def test_max_images_draws_some(config):
@@ -157,12 +156,27 @@ def test_a_finished_set_is_left_alone(config, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in config.output.rglob("*")} == before
 
 
+def test_a_set_that_another_run_ends_just_before_the_lock_is_left_alone(config, monkeypatch):
+    real = workspace.claimed
+
+    def claimed_late(output):
+        monkeypatch.setattr(workspace, "claimed", real)
+        synth.run(config, alone=True)
+        return real(output)
+
+    monkeypatch.setattr(workspace, "claimed", claimed_late)
+    assert not synth.run(config, alone=True).made
+    assert not (config.output / ".run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
         ({"seed": 1}, "`seed` 0 instead of 1"),
         ({"fill": MeanFill()}, "`fill.class_path` 'synth.fills.ZeroFill' instead of 'synth.fills.MeanFill'"),
         ({"selection": SelectionConfig(alpha2=0.9)}, "`selection.alpha2` 0.8 instead of 0.9"),
+        ({"seed": 1, "dilation": 2}, "`dilation` 0 instead of 2, `seed` 0 instead of 1"),
+        ({"seed": 1, "dilation": 2, "feather": 3, "max_images": 9}, ", 1 more key;"),
         ({"queries": {"val": ["val"]}}, "`queries.test`"),
         ({"caption": PromptCaptions()}, "`captions.class_path`"),
     ],
@@ -191,7 +205,7 @@ def test_a_run_takes_nothing_from_the_generator_of_a_model(config, workers):
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys):
+def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys, rows):
     (config.data.root / "a.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=r"`max_unreadable` 0 of `data`.*a\.png"):
         synth.run(config)
@@ -199,7 +213,7 @@ def test_unreadable_images_are_named_and_counted_up_to_the_limit(config, capsys)
     summary = synth.run(config)
     assert summary.splits["train"].dropped[Rule.UNREADABLE] == 1
     assert summary.splits["train"].kept == len(rows(config.output, "train")) == 2
-    assert "a.png" in capsys.readouterr().err.replace("\n", "")
+    assert "a.png" in capsys.readouterr().err
 
 
 def test_an_image_of_another_size_is_refused(config):
@@ -208,7 +222,7 @@ def test_an_image_of_another_size_is_refused(config):
         synth.run(config)
 
 
-def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_images, monkeypatch):
+def test_bad_surroundings_are_told_before_any_work(config, tmp_path, draw_data, monkeypatch):
     with pytest.raises(MissingPathError, match="no folder"):
         synth.run(replace(config, output=tmp_path / "missing" / "out"))
     monkeypatch.chdir(tmp_path)
@@ -222,15 +236,13 @@ def test_bad_surroundings_are_told_before_any_work(config, data, tmp_path, draw_
     with pytest.raises(ConfigError, match="exists and is no synthetic set"):
         synth.run(config)
     assert (config.output / "thesis.txt").exists()
-    boxless = type(data)(str(tmp_path / "boxless"))
-    draw_images(boxless.root, [("a", "train", [], ["A dog"])])
+    boxless = draw_data("boxless", [("a", "train", [], ["A dog"])])
     with pytest.raises(ConfigError, match="no boxes"):
         synth.run(SynthesisConfig(boxless, tmp_path / "o", pairs={"train": ["train"]}))
 
 
-def test_an_empty_split_says_why(config, data, tmp_path, draw_images):
-    lonely = type(data)(str(tmp_path / "lonely"))
-    draw_images(lonely.root, [("a", "train", ["dog"], ["A dog"]), ("b", "train", ["dog", "cat"], ["Grass"])])
+def test_an_empty_split_says_why(tmp_path, draw_data):
+    lonely = draw_data("lonely", [("a", "train", ["dog"], ["A dog"]), ("b", "train", ["dog", "cat"], ["Grass"])])
     with pytest.raises(ConfigError, match=r"none of its 2 images .*fewer than two classes \(1\)") as caught:
         synth.run(SynthesisConfig(lonely, tmp_path / "o", pairs={"train": ["train"]}))
     assert "captions name no removable class (1)" in str(caught.value)
@@ -238,7 +250,7 @@ def test_an_empty_split_says_why(config, data, tmp_path, draw_images):
 
 
 @pytest.mark.slow
-def test_the_image_folder_loader_reads_the_set(config, tmp_path):
+def test_the_image_folder_loader_reads_the_set(config, tmp_path, rows):
     from datasets import load_dataset
 
     synth.run(config)
@@ -246,3 +258,12 @@ def test_the_image_folder_loader_reads_the_set(config, tmp_path):
     assert {name: len(split) for name, split in loaded.items()} == {"train": 3, "validation": 1, "test": 2}
     assert loaded["train"][0]["text"] == rows(config.output, "train")[0]["text"]
     assert loaded["train"][0]["image"].size == (48, 40)
+
+
+@pytest.mark.slow
+def test_the_card_tells_loaders_the_splits(config, tmp_path):
+    from datasets import load_dataset
+
+    synth.run(replace(config, pairs={"with-words": ["train", "restval"]}))
+    loaded = load_dataset(str(config.output), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(split) for name, split in loaded.items()} == {"with_words": 3, "val": 1, "test": 2}

@@ -30,15 +30,11 @@ def config(data, tmp_path):
 
 
 @pytest.fixture
-def undisturbed(config, tmp_path):
+def undisturbed(config, tmp_path, contents):
     """The files of a run that nothing disturbed."""
     whole = replace(config, output=tmp_path / "undisturbed")
     synth.run(whole, alone=True)
     return contents(whole.output)
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Killed(BaseException):
@@ -61,7 +57,7 @@ def dies_after(fill_class, images):
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_run_that_dies_goes_on_and_repeats_nothing(config, undisturbed, alone):
+def test_a_run_that_dies_goes_on_and_repeats_nothing(config, undisturbed, alone, contents):
     seen = []
     for images in (0, 1, 3, IMAGES):
         fill, painted = dies_after(ZeroFill, images)
@@ -75,7 +71,7 @@ def test_a_run_that_dies_goes_on_and_repeats_nothing(config, undisturbed, alone)
 
 
 @pytest.mark.parametrize("step", ["write_split", "finish"])
-def test_a_kill_while_merging_loses_nothing(config, undisturbed, monkeypatch, step):
+def test_a_kill_while_merging_loses_nothing(config, undisturbed, monkeypatch, step, contents):
     with monkeypatch.context() as patched:
         patched.setattr(writer, step, lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
@@ -86,7 +82,7 @@ def test_a_kill_while_merging_loses_nothing(config, undisturbed, monkeypatch, st
     assert contents(config.output) == undisturbed
 
 
-def test_a_kill_before_the_last_clearing_up_leaves_a_finished_set(config, undisturbed, monkeypatch):
+def test_a_kill_before_the_last_clearing_up_leaves_a_finished_set(config, undisturbed, monkeypatch, contents):
     with monkeypatch.context() as patched:
         patched.setattr(workspace, "clear", lambda _: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
@@ -100,11 +96,11 @@ def break_off(config, images):
         synth.run(replace(config, fill=dies_after(ZeroFill, images)[0]), alone=True)
 
 
-def test_what_a_crash_can_leave_is_done_again(config, undisturbed):
+def test_what_a_crash_can_leave_is_done_again(config, undisturbed, contents):
     break_off(config, 3)
     shard = next(workspace.shard_folder(config.output, "train").glob("rank-*.jsonl"))
     whole, image = shard.read_bytes(), next((config.output / "train").glob("*.png"))
-    shard.write_bytes(b'{"file_name": "0"}\n\0\0\0\n' + whole + whole.splitlines()[0][:20])
+    shard.write_bytes(b'{"file_name": "0"}\n\0\0\0\n' + whole[:-20])
     image.write_bytes(b"")
     (config.output / "train" / ".x.png.7.part").touch()
     (config.output / "train" / "000000000999-001.png").touch()
@@ -112,7 +108,7 @@ def test_what_a_crash_can_leave_is_done_again(config, undisturbed):
     assert contents(config.output) == undisturbed
 
 
-def test_shards_of_any_number_of_ranks_are_read(config, undisturbed):
+def test_shards_of_any_number_of_ranks_are_read(config, undisturbed, contents):
     break_off(config, 3)
     folder = workspace.shard_folder(config.output, "train")
     lines = (folder / "rank-0.jsonl").read_text().splitlines(keepends=True)
@@ -126,14 +122,12 @@ def test_shards_of_any_number_of_ranks_are_read(config, undisturbed):
 
 def test_another_config_cannot_go_on_with_an_unfinished_set(config):
     break_off(config, 2)
-    with pytest.raises(
-        ConfigError, match=r"unfinished set made with `fill\.class_path` 'synth\.fills\.ZeroFill' instead"
-    ):
+    with pytest.raises(ConfigError, match=r"set made with `fill\.class_path` 'synth\.fills\.ZeroFill' instead"):
         synth.run(replace(config, fill=MeanFill()), alone=True)
     synth.run(replace(config, workers=1, trainer={"max_time": None}), alone=True)
 
 
-def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypatch):
+def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypatch, contents):
     with monkeypatch.context() as patched:
         fail = iter([False, False, True])
         real = ZeroFill.paint
@@ -145,7 +139,17 @@ def test_an_error_in_a_fill_keeps_what_is_finished(config, undisturbed, monkeypa
     assert contents(config.output) == undisturbed
 
 
-def test_an_interrupted_run_says_so_and_goes_on(config, undisturbed, monkeypatch):
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_killed_worker_is_one_sentence_and_the_run_goes_on(config, undisturbed, monkeypatch, alone, contents):
+    with monkeypatch.context() as patched:
+        patched.setattr(ZeroFill, "paint", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(ConfigError, match=r"`workers` 1 asks for was killed, .*; lower `workers` and start"):
+            synth.run(replace(config, workers=1), alone=alone)
+    synth.run(config, alone=True)
+    assert contents(config.output) == undisturbed
+
+
+def test_an_interrupted_run_says_so_and_goes_on(config, undisturbed, monkeypatch, contents):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with monkeypatch.context() as patched:
         patched.setattr(ZeroFill, "paint", lambda *_: signal.raise_signal(signal.SIGINT))
@@ -156,7 +160,7 @@ def test_an_interrupted_run_says_so_and_goes_on(config, undisturbed, monkeypatch
     assert contents(config.output) == undisturbed
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(config, undisturbed, monkeypatch):
+def test_a_full_disk_is_one_sentence_and_loses_nothing(config, undisturbed, monkeypatch, contents):
     with monkeypatch.context() as patched:
         real, lines = Shard.write, []
 
@@ -260,7 +264,7 @@ def wait_until(condition, process, seconds=120):
 
 
 @pytest.mark.slow
-def test_sigkill_at_any_moment_ends_in_the_same_files(config, undisturbed, script):
+def test_sigkill_at_any_moment_ends_in_the_same_files(config, undisturbed, script, contents):
     """One run killed after one image, one after four, by the run alone and with its workers; then a third ends."""
     for images, workers, group in ((1, 0, True), (4, 2, False)):
         process = script(pause=0.4, workers=workers)
@@ -273,7 +277,7 @@ def test_sigkill_at_any_moment_ends_in_the_same_files(config, undisturbed, scrip
 
 
 @pytest.mark.slow
-def test_a_second_run_on_the_same_output_refuses(config, undisturbed, script):
+def test_a_second_run_on_the_same_output_refuses(config, undisturbed, script, contents):
     process = script(pause=1.0)
     wait_until(lambda: list(config.output.glob("*/*.png")), process)
     with pytest.raises(ConfigError, match="is being written by another run"):
@@ -284,7 +288,7 @@ def test_a_second_run_on_the_same_output_refuses(config, undisturbed, script):
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_two_ranks_make_the_same_files_as_one(config, undisturbed, script):
+def test_two_ranks_make_the_same_files_as_one(config, undisturbed, script, contents):
     process = script(alone=False, trainer={"devices": 2, "strategy": "ddp"})
     assert process.wait(500) == 0, process.stderr.read()
     assert contents(config.output) == undisturbed

@@ -1,18 +1,20 @@
 """What a run makes under its options: captions and queries per image, networks, image captioners, and its report."""
 
 import csv
-import json
+import signal
 from collections import Counter
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 
 import synth
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, UnreadableImageError
 from datamodules.synthetic_set import SyntheticSet
-from synth import SynthesisConfig, job
+from synth import SynthesisConfig, job, workspace, writer
 from synth.captions import CaptionStrategy, PromptCaptions
 from synth.fills import Fill, MeanFill, ZeroFill
 from synth.progress import Meter
@@ -26,15 +28,7 @@ def config(data, tmp_path):
     return SynthesisConfig(data=data, output=tmp_path / "out", fill=ZeroFill(), **SPLITS)
 
 
-def rows(folder, split):
-    return [json.loads(line) for line in (folder / split / "metadata.jsonl").read_text().splitlines()]
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_all_captions_that_work_give_a_pair_each(config):
+def test_all_captions_that_work_give_a_pair_each(config, rows):
     counts = synth.run(replace(config, captions_per_image="all"), alone=True).splits["train"]
     written = rows(config.output, "train")
     by_image = Counter(row["source_image_id"] for row in written)
@@ -49,9 +43,8 @@ def test_all_captions_that_work_give_a_pair_each(config):
     assert len(SyntheticSet.read(config.output, ["train"], config.data.tables.class_names, originals)) == 4
 
 
-def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw_images, data):
-    twins = type(data)(str(tmp_path / "twins"))
-    draw_images(twins.root, [("a", "train", ["dog", "cat"], ["A dog", "A dog and a cat", "A cat near a dog"])])
+def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw_data, rows):
+    twins = draw_data("twins", [("a", "train", ["dog", "cat"], ["A dog", "A dog and a cat", "A cat near a dog"])])
     only = replace(config, data=twins, pairs={"train": ["train"]}, queries={}, captions_per_image="all")
     seen = set()
     for seed in range(8):
@@ -66,7 +59,7 @@ def test_captions_that_lose_the_same_class_share_an_image(config, tmp_path, draw
     assert seen == {1, 2}
 
 
-def test_all_queries_are_all_distinct_removals(config):
+def test_all_queries_are_all_distinct_removals(config, rows):
     summary = synth.run(replace(config, queries_per_image="all"), alone=True)
     written = rows(config.output, "test")
     found = Counter(row["source_image_id"] for row in written)
@@ -96,7 +89,7 @@ class Batched(Fill):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_fill_on_the_device_gets_batches(config, tmp_path, workers):
+def test_a_fill_on_the_device_gets_batches(config, tmp_path, workers, contents):
     synth.run(config, alone=True)
     other = replace(config, fill=Batched(), batch_size=3, workers=workers, output=tmp_path / "batched")
     Batched.sizes.clear()
@@ -123,7 +116,7 @@ class Seer(CaptionStrategy):
 
 
 @pytest.mark.parametrize("fill", [ZeroFill(), Batched()])
-def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill):
+def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill, rows):
     counts = synth.run(replace(config, caption=Seer(), fill=fill), alone=True).splits["train"]
     written = rows(config.output, "train")
     assert [row["source_image_id"] for row in written] == [100]
@@ -133,12 +126,22 @@ def test_a_captioner_sees_the_filled_image_and_is_read_again(config, fill):
     assert counts.images == counts.used + sum(counts.dropped.values())
 
 
+def test_workers_do_without_the_threads_of_opencv(config, monkeypatch):
+    real, before = ZeroFill.paint, cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    monkeypatch.setattr(ZeroFill, "paint", lambda *given: real(*given) if cv2.getNumThreads() == 1 else 1 / 0)
+    try:
+        assert synth.run(replace(config, workers=1), alone=True).made
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_a_captioner_of_images_writes_one_caption_for_each(config):
     with pytest.raises(ConfigError, match="`captions_per_image` is all, but Seer of `caption` sees the image alone"):
         replace(config, caption=Seer(), captions_per_image="all")
 
 
-def test_prompts_need_no_class_in_the_source_caption(config):
+def test_prompts_need_no_class_in_the_source_caption(config, rows):
     counts = synth.run(replace(config, caption=PromptCaptions(templates=["a photo of {}."])), alone=True)
     written = rows(config.output, "train")
     assert [row["source_image_id"] for row in written] == [100, 101, 102, 104]
@@ -148,7 +151,7 @@ def test_prompts_need_no_class_in_the_source_caption(config):
         assert not any(name in row["text"] for name in row["removed"])
 
 
-def test_feathering_blends_inside_the_region_alone(config, tmp_path):
+def test_feathering_blends_inside_the_region_alone(config, tmp_path, rows):
     from PIL import Image
 
     synth.run(replace(config, fill=MeanFill()), alone=True)
@@ -164,7 +167,7 @@ def test_feathering_blends_inside_the_region_alone(config, tmp_path):
         assert not changed.any()
 
 
-def test_the_table_of_classes_counts_what_was_kept_and_rejected(config):
+def test_the_table_of_classes_counts_what_was_kept_and_rejected(config, rows):
     summary = synth.run(replace(config, queries_per_image="all"), alone=True)
     with (config.output / "classes.csv").open() as table:
         found = {
@@ -192,6 +195,64 @@ def test_a_run_inside_another_does_without_the_trainer(config, monkeypatch):
     for key, value in {"LOCAL_RANK": "1", "RANK": "3", "WORLD_SIZE": "4", "SLURM_NTASKS": "4"}.items():
         monkeypatch.setenv(key, value)
     assert synth.run(replace(config, trainer={"devices": 4}), alone=True).made
+
+
+class TwoRanks(job._Alone):
+    """Two ranks one after the other in this process: neither knows what the other met."""
+
+    def run(self, stage):
+        for rank in range(2):
+            twin = copy(stage)
+            twin._shards, twin._unreadable = {}, set(stage._unreadable)
+            twin.start(rank, 2, "cpu")
+            for batch in twin.loader(rank, 2):
+                twin.step(batch)
+
+
+def test_ranks_share_the_images_and_count_the_unreadable_ones_together(config, tmp_path, contents, monkeypatch):
+    synth.run(config, alone=True)
+    monkeypatch.setattr(job, "_ranks", lambda _: TwoRanks())
+    again = replace(config, output=tmp_path / "again")
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "clear", lambda _: None)
+        synth.run(again)
+    lines = [path.read_text().splitlines() for path in (again.output / ".run").rglob("rank-?.jsonl")]
+    assert sorted(map(len, lines)) == [1, 1, 1, 2]
+    synth.run(again)
+    assert contents(again.output) == contents(config.output)
+    broken = replace(config, output=tmp_path / "broken")
+    config.data.max_unreadable = 1
+    for name in ("a", "b"):
+        (config.data.root / f"{name}.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match="2 images cannot be read, more than `max_unreadable` 1"):
+        synth.run(broken)
+
+
+def test_ranks_meet_even_where_nothing_is_left_to_fill(config, monkeypatch):
+    """A rank that comes late must not look at a set that the first one is ending."""
+    met = []
+
+    class Pair(job._Alone):
+        several = True
+
+        def run(self, stage):
+            met.append(len(stage.loader(0, 1)))
+            super().run(stage)
+
+    monkeypatch.setattr(job, "_ranks", lambda _: Pair())
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            synth.run(config)
+    synth.run(config)
+    assert met == [5, 0]
+
+
+def test_a_request_to_end_is_not_put_off_while_filling(config, monkeypatch):
+    found, real = [], ZeroFill.paint
+    monkeypatch.setattr(ZeroFill, "paint", lambda *_: found.append(signal.getsignal(signal.SIGTERM)) or real(*_))
+    synth.run(config)
+    assert found == [signal.getsignal(signal.SIGTERM)] * 5
 
 
 def test_a_run_that_the_trainer_cuts_short_can_go_on(config):
@@ -228,5 +289,5 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(capsys):
 def test_only_one_rank_shows_its_progress(capsys):
     with Meter(visible=False, every=0.0) as meter:
         list(meter.track(range(5), 5, "choose"))
-        meter.say("Image 7 cannot be read.")
-    assert capsys.readouterr().err == "Image 7 cannot be read.\n"
+        meter.say("Image 7 cannot be read. " * 9)
+    assert capsys.readouterr().err == "Image 7 cannot be read. " * 9 + "\n"

@@ -148,13 +148,14 @@ def test_options_equal_the_painted_reference(drawn, region, options):
     assert Rule.REGION not in rules or (config.recheck and config.multi)
 
 
+@pytest.mark.parametrize("numbers", [1, 40, 2**20])
 @pytest.mark.parametrize("config", [SelectionConfig(), MASKS], ids=["boxes", "masks"])
-def test_an_image_is_judged_alike_in_any_company(drawn, config, monkeypatch):
+def test_an_image_is_judged_alike_in_any_company_and_any_parts(drawn, config, numbers, monkeypatch):
     _, tables = drawn
     rows = np.arange(60)
     together = list(select(tables, rows, config))
     monkeypatch.setattr("synth.selection._IMAGES", 7)
-    monkeypatch.setattr("synth.objects._NUMBERS", 1)
+    monkeypatch.setattr("synth.coverage.NUMBERS", numbers)
     assert list(select(tables, rows, config)) == together
     alone = [next(select(tables, rows[row : row + 1], config)) for row in rows]
     assert alone == together
@@ -250,6 +251,21 @@ def test_polygons_and_compressed_counts_are_masks_too(tmp_path):
     assert np.array_equal(region_mask(found[0], (WIDTH, HEIGHT)), square)
     assert region_mask(found[1], (WIDTH, HEIGHT)).sum() == 2 * 4 * 4
     assert found[1].boxes.tolist() == [[10, 2, 20, 6]]
+
+
+def test_a_mask_may_begin_at_the_first_pixel(tmp_path):
+    image = [(category, box, 0, outline(painted(box))) for category, box in enumerate([(0, 0, 4, 4), (2, 0, 4, 6)])]
+    tables = write(tmp_path / "tables", [image])
+    first, second = next(select(tables, np.array([0]), MASKS))  # 8 of the 24 pixels of one, 8 of the 16 of the other
+    assert (first.removed, first.kept) == ({0}, {1})
+    assert second == Rejection(1, Rule.GAP, against=0)
+
+
+def test_a_class_of_exactly_the_least_area_counts_as_kept(tmp_path):
+    tables = write(tmp_path / "tables", [[(0, (0, 0, 6, 6), 0, ""), (1, (10, 0, 9, 12), 0, "")]])  # 1 has a quarter
+    enough, few = (next(select(tables, np.array([0]), SelectionConfig(min_kept_area=a)))[0] for a in (0.25, 0.2501))
+    assert enough.kept == {1}
+    assert few == Rejection(0, Rule.NOTHING_KEPT)
 
 
 def test_degenerate_images(tmp_path):

@@ -62,6 +62,8 @@ NAMED = {
     "A street with no people.": "",
     # colours, verbs and the like
     "An orange cat on the floor.": "cat",
+    "An orange and white cat on the floor.": "cat",
+    "An orange and a chair.": "orange, chair",
     "Orange slices on a plate.": "orange",
     "Slices of orange and banana on a plate.": "orange, banana",
     "A bowl of oranges.": "bowl, orange",
@@ -174,6 +176,23 @@ def spans(matcher, caption: str) -> list[tuple[str, set[str]]]:
 )
 def test_phrases_are_slices_of_the_caption(matcher, caption, expected):
     assert spans(matcher, caption) == expected
+
+
+def test_chunks_are_spacys_own_although_it_needs_parts_of_speech_for_them(matcher):
+    import spacy
+    from spacy.tokens import Doc
+
+    texts = [label["caption"] for label in LABELS[::4]] + [
+        "Those on the left and everybody else.",
+        "What it eats",
+        "It",
+    ]
+    parses = list(matcher._chunker.parse(texts))
+    whole = spacy.load(SpacyChunker()._installed()[0], exclude=["ner", "lemmatizer"])
+    closed = [parse.words if parse.words[-1] in ".!?" else [*parse.words, "."] for parse in parses]
+    for parse, doc in zip(parses, whole.pipe(Doc(whole.vocab, words=words) for words in closed), strict=True):
+        assert parse.chunks == [(chunk.start, chunk.end) for chunk in doc.noun_chunks]
+        assert parse.tags == [token.tag_ for token in doc][: len(parse.words)]
 
 
 def test_class_words_outside_chunks_get_a_phrase_of_their_own():
