@@ -66,12 +66,23 @@ class RetrievalCLI(LightningCLI):
         for verb in ("validate", "test"):
             self._parser(verb).set_defaults(verbose=False)
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add Trainer, data and model; the model may be missing, where a checkpoint brings it."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True, required=False)
+        parser.add_lightning_class_args(self._datamodule_class, "data", subclass_mode=True)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and look at the checkpoint that it names before anything is built."""
         super().parse_arguments(parser, args)
         if verb := self.config.get("subcommand"):
             if path := self.config[verb].ckpt_path:  # "best" and "last" are no files: a fresh run folder has neither
                 checkpoint_class(path, RetrievalModule, "ckpt_path")
+            elif self.config[verb].model is None:
+                raise ConfigError(
+                    "There is no `model`: give its `class_path`, or with `--ckpt_path` a checkpoint that holds one."
+                )
             _check_synthesis(self.config[verb].synthesis)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

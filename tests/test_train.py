@@ -78,13 +78,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "clip.yaml").write_text(yaml.safe_dump({"model": {"class_path": "CLIP", "init_args": arguments}}))
     (folder / "synth.yaml").write_text(yaml.safe_dump(synthesis))
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    del run["model"]
+    (folder / "no_model.yaml").write_text(yaml.safe_dump(run))
     return folder
 
 
-def _run(world: Path, verb: str, *arguments: str) -> tuple[int, Path]:
+def _run(world: Path, verb: str, *arguments: str, config: str = "run.yaml") -> tuple[int, Path]:
     """Run a verb and return its status and the folder that it made."""
     before = set((world / "runs" / "tiny").glob("*"))
-    status = main([verb, "--config", str(world / "run.yaml"), *arguments])
+    status = main([verb, "--config", str(world / config), *arguments])
     new = sorted(set((world / "runs" / "tiny").glob("*")) - before)
     assert len(new) <= 1
     return status, new[0] if new else world
@@ -294,9 +296,12 @@ def test_bf16_trains_and_its_checkpoint_is_scored_without_the_config_of_the_mode
     assert {tensor.dtype for key, tensor in _weights(folder).items() if key.endswith("weight")} == {torch.float32}
     trained = torch.load(_last(folder), weights_only=True)
     assert trained["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-3 / 4)
-    status, tested = _run(world, "test", "--ckpt_path", _last(folder))  # the config names another model
-    assert status == 0
-    assert _columns(tested)["test/rsum"]
+    scores = []
+    for config in ("run.yaml", "no_model.yaml"):  # another model, and none
+        status, tested = _run(world, "test", "--ckpt_path", _last(folder), config=config)
+        assert status == 0
+        scores.append(_columns(tested)["test/rsum"])
+    assert scores[0] == scores[1] != []
     rebuilt = RetrievalModule.load_from_checkpoint(_last(folder))
     assert isinstance(rebuilt, CLIP)
     assert (rebuilt.freeze_patterns, rebuilt.micro_batch_size) == (("model.visual.trunk.stem.*",), 6)
@@ -375,6 +380,12 @@ def test_slips_get_one_sentence(
     for word in words:
         assert word in errors[0]
     assert all(any(folder.iterdir()) for folder in set((world / "runs" / "tiny").iterdir()) - before)
+
+
+def test_a_run_without_a_model_says_what_is_missing(world: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    status, _ = _run(world, "fit", config="no_model.yaml")
+    assert status == 1
+    assert "There is no `model`: give its `class_path`" in capfd.readouterr().err
 
 
 def test_help_needs_no_heavy_package(tmp_path: Path) -> None:
