@@ -7,18 +7,14 @@ CLIP, `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads it.
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+
+from cli import FriendlyErrors, friendly
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(FriendlyErrors, argparse.ArgumentParser):
     """Answers a mistake in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"error: {message}; the usage is python -m lightning_modules export CHECKPOINT FOLDER\n")
-        raise SystemExit(2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     export.add_argument("folder", type=Path, metavar="FOLDER", help="new, or empty")
     given = parser.parse_args(arguments)
-    from cli import friendly
-
     return friendly(partial(_export, given.checkpoint, given.folder))
 
 

@@ -10,13 +10,19 @@ import pytest
 import yaml
 
 from datamodules.errors import ConfigError
+from lightning_modules.__main__ import main as export
 from synth import load
 from synth.__main__ import main as look
 from train import main
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-COMMANDS = [line for line in README.splitlines() if re.match(r"(PYTHONPATH=\. )?python (train\.py|-m synth) ", line)]
+_STARTS = re.compile(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ")
+COMMANDS = [line for line in README.splitlines() if _STARTS.match(line)]
+    line
+    for line in README.splitlines()
+    if re.match(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ", line)
+]
 
 
 def test_the_two_commands_stand_for_pip_and_for_uv() -> None:
@@ -59,6 +65,13 @@ def test_commands_that_look_at_a_synthesis_ask_for_its_data(command: str, tmp_pa
     monkeypatch.chdir(tmp_path)  # no data lies here
     with pytest.raises(ConfigError, match="`output` data/coco_synthetic holds no finished synthetic set"):
         look(shlex.split(command)[3:])
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m lightning_modules" in line])
+def test_the_export_asks_for_its_checkpoint(command: str, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export(shlex.split(command)[3:]) == 1
+    assert "best.ckpt is no file" in capsys.readouterr().err
 
 
 def test_the_metric_alone_runs(capsys) -> None:
