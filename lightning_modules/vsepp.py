@@ -35,8 +35,6 @@ class VSEPP(RetrievalModule):
     `lightning_modules.feature_files.write_features`. There is no augmentation then.
 
     Args:
-        pretrained: path of the checkpoint of a run that words and weights are taken from, to be trained on anew (with
-            `--ckpt_path` the run itself goes on); the other arguments have to build the same model.
         image_model: a timm model; of VGG19, the features are those of fc7 behind its ReLU.
         image_weights: a tag of timm's ("tv_in1k"), the path of a file (`.safetensors`, `.pth`; torchvision's fit as
             well), or None for random weights.
@@ -46,6 +44,8 @@ class VSEPP(RetrievalModule):
         image_dropout: share of the features that are dropped in training, also where the CNN rests; VGG19's own is 0.5.
         finetune: whether the CNN is trained as well; None: only where it starts from random weights.
         feature_size: length of the features that `data.init_args.features` holds in place of images; None: images.
+        pretrained: path of the checkpoint of a run that words and weights are taken from, to be trained on anew (with
+            `--ckpt_path` the run itself goes on); the other arguments have to build the same model.
         crop_scale: area range of the random crop in training.
         flip: whether half of the training images are mirrored; not for captions that tell left from right.
         vocabulary: the words that the model knows, the path of a file with one a line, or None for the words of the
@@ -77,7 +77,6 @@ class VSEPP(RetrievalModule):
 
     def __init__(
         self,
-        pretrained: str | None = None,
         image_model: str = "vgg19",
         image_weights: str | None = "tv_in1k",
         image_size: int | None = None,
@@ -86,6 +85,7 @@ class VSEPP(RetrievalModule):
         image_dropout: float = 0.5,
         finetune: bool | None = None,
         feature_size: int | None = None,
+        pretrained: str | None = None,
         crop_scale: tuple[float, float] = (0.08, 1.0),
         flip: bool = True,
         vocabulary: str | list[str] | None = None,

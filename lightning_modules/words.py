@@ -128,8 +128,8 @@ def read_words(path: str | Path) -> tuple[str, ...]:
     """
     if not Path(path).is_file():
         raise MissingPathError(
-            f"`model.init_args.vocabulary` is {path}, but {Path(path).absolute()} is no file; give a file with one word "
-            "a line, or null for the words of the training captions."
+            f"`model.init_args.vocabulary` is {path}, but {Path(path).absolute()} is no file; give one with a word a "
+            "line, or null for the words of the training captions."
         )
     try:
         return tuple(filter(None, map(str.strip, Path(path).read_text(encoding="utf-8").splitlines())))
