@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError, MissingPathError
+from lightning_modules.messages import a_few
 
 _KEPT = "a run keeps its checkpoints at RUNS/NAME/DATE/checkpoints/{best,last}.ckpt"
-_NAMED = 3  # of the names that do not fit, as many are said
 
 
 def read_checkpoint(path: str | Path, key: str = "checkpoint_path") -> dict[str, Any]:
@@ -92,12 +92,12 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
-    wrong = [
-        *_some("it lacks {}", [name for name in own if name not in weights]),
-        *_some("it has {} too much", [name for name in weights if name not in own]),
-        *_some("{}", shapes),
-    ]
-    if wrong:
+    found = {
+        "it lacks {}": [name for name in own if name not in weights],
+        "it has {} too much": [name for name in weights if name not in own],
+        "{}": shapes,
+    }
+    if wrong := [sentence.format(a_few(names)) for sentence, names in found.items() if names]:
         raise ConfigError(
             f"The checkpoint does not fit the {type(model).__name__} that its arguments build: {'; '.join(wrong)}."
         )
@@ -111,10 +111,3 @@ def _find_class(class_path: str) -> Any:
         except ImportError:
             return None
     return getattr(sys.modules.get(module), name, None)
-
-
-def _some(sentence: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [sentence.format(", ".join(names[:_NAMED]) + rest)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
+from lightning_modules.messages import gist, near
 from lightning_modules.open_clip_files import check_activation
 from lightning_modules.processor import Processor
 
@@ -59,7 +59,7 @@ def build_open_clip(
             ) from mismatch
         except (RuntimeError, ValueError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
             raise ConfigError(
-                f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {_first_line(error)}"
+                f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {gist(error)}"
                 + ("" if pretrained is None else f" ({_advice(pretrained, error)})")
             ) from error
 
@@ -117,11 +117,8 @@ def _check_names(name: str, pretrained: str | None) -> None:
         return
     names = open_clip.list_models()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        raise ConfigError(
-            f"open_clip has no architecture {name!r} (`model.init_args.architecture`)"
-            + (f"; did you mean {' or '.join(near)}?" if near else "; `open_clip.list_models()` lists them.")
-        )
+        hint = near(name, names, "; `open_clip.list_models()` lists them.")
+        raise ConfigError(f"open_clip has no architecture {name!r} (`model.init_args.architecture`){hint}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None or pretrained in tags:
         return
@@ -158,8 +155,3 @@ def _advice(pretrained: str, error: BaseException) -> str:
     if Path(pretrained).suffix == ".ckpt":
         return "from the checkpoint of a run, `python -m lightning_modules export` makes weights to start from"
     return "where there is no network, give the path of a checkpoint"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__

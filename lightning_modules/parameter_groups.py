@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from datamodules.errors import ConfigError
+from lightning_modules.messages import near
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
@@ -91,6 +91,5 @@ def _check_patterns(model: nn.Module, patterns: Sequence[str], key: str) -> None
         parts = {
             f"{name}.*" for name, module in model.named_modules() if name and any(True for _ in module.parameters())
         }
-        near = difflib.get_close_matches(pattern, [*sorted(parts), *names], n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"names look like {', '.join(names[:3])}."
-        raise ConfigError(f"`model.init_args.{key}` holds {pattern!r}, which matches no parameter; {hint}")
+        hint = near(pattern, [*sorted(parts), *names], f"; names look like {', '.join(names[:3])}.")
+        raise ConfigError(f"`model.init_args.{key}` holds {pattern!r}, which matches no parameter{hint}")
