@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -29,5 +31,5 @@ def halving_schedule(optimizer: Optimizer, every: float, steps_per_epoch: float,
         >>> rates
         [8.0, 8.0, 4.0, 4.0, 2.0, 2.0]
     """
-    period = max(1, round(every * steps_per_epoch))
-    return LambdaLR(optimizer, lambda step: factor ** (step // period))
+    period = max(1.0, every * steps_per_epoch)  # not rounded: what half a step is short would add up
+    return LambdaLR(optimizer, lambda step: factor ** math.floor(step / period + 1e-6))
