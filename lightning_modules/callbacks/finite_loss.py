@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.batch import RetrievalBatch
 from datamodules.errors import ConfigError
-from lightning_modules.distributed import any_rank, gather
+from lightning_modules.distributed import gather, sum_over_ranks
 
 _SHOWN = 8
 
@@ -20,9 +20,9 @@ _SHOWN = 8
 class FiniteLoss(Callback):
     """Stops training, on all ranks, when the loss of any rank is NaN or infinite, and says of which batch.
 
-    A loss is looked at when the next batch is done, or before a validation and the checkpoints that follow it: the
-    device never waits for the look, and no checkpoint of the end of an epoch holds weights that are lost. Gradients
-    may overflow (under float16 they do now and then, and the Trainer skips the step), the loss may not.
+    A loss is looked at when the work of the next batch is on its way, or before a validation and the checkpoints that
+    follow it: a GPU always has work meanwhile, and no checkpoint of the end of an epoch holds weights that are lost.
+    Gradients may overflow (under float16 they do now and then, and the Trainer skips the step), the loss may not.
 
     The ids of all pairs of the batch go to `not_finite.csv` in the run folder.
     """
@@ -39,8 +39,10 @@ class FiniteLoss(Callback):
             ConfigError: the loss of the batch before was not finite.
         """
         self._look(trainer)
-        finite = torch.isfinite(outputs["loss"].detach())
-        self._last = _Look(finite, batch.image_ids, batch.caption_ids, trainer.current_epoch, batch_idx)
+        broken = ~torch.isfinite(outputs["loss"].detach())
+        ranks, arrival = _sent_to_cpu(sum_over_ranks(broken.float()))
+        ids = batch.image_ids, batch.caption_ids
+        self._last = _Look(broken, ranks, arrival, *ids, trainer.current_epoch, batch_idx)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the last loss before the scores of lost weights are taken."""
@@ -52,9 +54,13 @@ class FiniteLoss(Callback):
 
     def _look(self, trainer: Trainer) -> None:
         last, self._last = self._last, None
-        if last is None or not any_rank(not last.finite):
+        if last is None:
             return
-        count = 0 if last.finite else len(last.image_ids)
+        if last.arrival is not None:
+            last.arrival.synchronize()
+        if not last.ranks:
+            return
+        count = len(last.image_ids) if last.broken else 0
         images, captions = (gather(ids[:count]).tolist() for ids in (last.image_ids, last.caption_ids))
         path = Path(trainer.log_dir or trainer.default_root_dir) / "not_finite.csv"  # asks rank zero: all ranks must
         if trainer.is_global_zero:
@@ -69,11 +75,22 @@ class FiniteLoss(Callback):
 
 
 class _Look(NamedTuple):
-    finite: Tensor
+    broken: Tensor
+    ranks: Tensor  # how many have a broken loss, on the CPU once `arrival` has happened
+    arrival: torch.cuda.Event | None
     image_ids: Tensor
     caption_ids: Tensor
     epoch: int
     batch_idx: int
+
+
+def _sent_to_cpu(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Send a scalar behind the work that a GPU has so far; a plain copy would wait for what it is given later, too."""
+    if not value.is_cuda:
+        return value, None
+    copy, arrival = value.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrival.record()
+    return copy, arrival
 
 
 def _listed(ids: Sequence[int]) -> str:

@@ -58,15 +58,15 @@ def test_the_weights_are_not_scored_after_it(
 def test_a_rank_stops_at_the_loss_of_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: float) -> None:
     calls: list[Any] = []
 
-    def any_rank(flag: bool) -> bool:
-        calls.append("any_rank")
-        return len(calls) > 1  # the second batch has no loss on some rank
+    def sum_over_ranks(broken: torch.Tensor) -> torch.Tensor:
+        calls.append("sum_over_ranks")
+        return broken + len(calls) - 1  # the second batch has no loss on another rank
 
     def gather(ids: torch.Tensor) -> torch.Tensor:
         calls.append("gather")
         return torch.cat([ids, torch.tensor([7, 8])])
 
-    monkeypatch.setattr("lightning_modules.callbacks.finite_loss.any_rank", any_rank)
+    monkeypatch.setattr("lightning_modules.callbacks.finite_loss.sum_over_ranks", sum_over_ranks)
     monkeypatch.setattr("lightning_modules.callbacks.finite_loss.gather", gather)
     callback, trainer = FiniteLoss(), _FakeTrainer(str(tmp_path))
     batch: Any = SimpleNamespace(image_ids=torch.tensor([1]), caption_ids=torch.tensor([2]))
@@ -74,7 +74,22 @@ def test_a_rank_stops_at_the_loss_of_another(monkeypatch: pytest.MonkeyPatch, tm
         callback.on_train_batch_end(trainer, None, {"loss": torch.tensor(loss)}, batch, number)
     with pytest.raises(ConfigError, match=r"batch 1 of epoch 0.* images (1, )?7, 8 and captions (2, )?7, 8 "):
         callback.on_train_epoch_end(trainer, None)
-    assert calls == ["any_rank", "any_rank", "gather", "gather"]  # on every rank alike, or some would wait forever
+    assert calls == ["sum_over_ranks"] * 2 + ["gather"] * 2  # on every rank alike, or some would wait forever
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that could be waited for")
+def test_the_look_does_not_wait_for_the_work_of_a_gpu(tmp_path: Path) -> None:
+    callback, trainer = FiniteLoss(), _FakeTrainer(str(tmp_path))
+    batch: Any = SimpleNamespace(image_ids=torch.tensor([1]), caption_ids=torch.tensor([2]))
+    losses = [torch.tensor(loss, device="cuda") for loss in (1.0, 1.0, float("nan"))]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for number, loss in enumerate(losses):
+            callback.on_train_batch_end(trainer, None, {"loss": loss}, batch, number)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    with pytest.raises(ConfigError, match="batch 2 of epoch 0"):
+        callback.on_train_epoch_end(trainer, None)
 
 
 class _FakeTrainer(SimpleNamespace):
