@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
+from lightning_modules.messages import gist
 
 
 def check_activation(path: Path, quick_gelu: bool) -> None:
@@ -21,7 +22,7 @@ def check_activation(path: Path, quick_gelu: bool) -> None:
         quick_gelu: whether the architecture has QuickGELU.
 
     Raises:
-        ConfigError: the activations are known to differ.
+        ConfigError: the activations are known to differ, or the config cannot be read.
     """
     trained, source = _activation(path)
     if trained is None or trained == quick_gelu:
@@ -57,7 +58,13 @@ def _activation(path: Path) -> tuple[bool | None, str]:
     """Return whether the weights were trained with QuickGELU, None where it is unknown, and who says so."""
     config = path.parent / "open_clip_config.json"
     if config.is_file():
-        return bool(json.loads(config.read_text()).get("model_cfg", {}).get("quick_gelu", False)), str(config)
+        try:
+            return bool(json.loads(config.read_text()).get("model_cfg", {}).get("quick_gelu", False)), str(config)
+        except (AttributeError, OSError, ValueError) as error:
+            raise ConfigError(
+                f"{config} lies beside the weights `model.init_args.pretrained: {path}` and is no config of open_clip: "
+                f"{gist(error)}."
+            ) from error
     import open_clip
 
     known = [open_clip.get_pretrained_cfg(*pair) for pair in open_clip.list_pretrained()]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_crop
 from lightning_modules.messages import gist, near
 from lightning_modules.open_clip_files import check_activation
 from lightning_modules.processor import Processor
@@ -65,9 +66,14 @@ def build_open_clip(
 
 
 def open_clip_processor(model: Any, tokenizer: Any, crop_scale: tuple[float, float]) -> Processor:
-    """Return the transforms and the tokenizer that belong to an open_clip model."""
+    """Return the transforms and the tokenizer that belong to an open_clip model.
+
+    Raises:
+        ConfigError: `crop_scale` is no range within (0, 1].
+    """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
+    check_crop(crop_scale)
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     return Processor(
         train_image=image_transform_v2(config, is_train=True, aug_cfg={"scale": tuple(crop_scale)}),
