@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_crop
 from lightning_modules.messages import a_few, gist, near
 
 _PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
@@ -27,7 +28,8 @@ def build_timm(
     Args:
         name: of a timm model, such as "resnet50", or with a tag, "resnet50.a1_in1k", for the preprocessing of the tag.
         weights: a tag of timm's to download, the path of a file (`.safetensors`, `.pth`), or None for random weights.
-            Tensors of a file that are named otherwise are taken in their order, where number and sizes are the same.
+            Tensors of a file that are named otherwise are taken in their order, where all shapes are the same but for
+            sides of 1 (a convolution of one pixel is a linear map).
         image_size: side of the images in pixels; position embeddings are interpolated to it. None: the model's own.
         options: further arguments of the model, such as `drop_path_rate`.
 
@@ -95,9 +97,13 @@ def image_transforms(
         wanted: made by `preprocessing`.
         crop_scale: area range of the random crop.
         flip: whether half of the training images are mirrored.
+
+    Raises:
+        ConfigError: `crop_scale` is no range within (0, 1].
     """
     from timm.data.transforms_factory import create_transform
 
+    check_crop(crop_scale)
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()
     }
@@ -154,7 +160,7 @@ def _load(tower: Any, path: Path) -> None:
     needed = {name: tensor for name, tensor in own.items() if not name.startswith(classifiers)}
     if all(name in held and held[name].shape == tensor.shape for name, tensor in needed.items()):
         chosen = {name: held[name] for name in needed}
-    elif [tensor.numel() for tensor in held.values()] == [tensor.numel() for tensor in own.values()]:
+    elif [_sides(tensor) for tensor in held.values()] == [_sides(tensor) for tensor in own.values()]:
         rank_zero_info(f"The tensors of {path} have other names than timm's: they are taken in their order.")
         chosen = {name: one.reshape(own[name].shape) for name, one in zip(own, held.values(), strict=True)}
     else:
@@ -180,6 +186,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out how many batches a BatchNorm has seen: files may lack it, and no model here depends on it."""
     return {name: tensor for name, tensor in weights.items() if not name.endswith(".num_batches_tracked")}
+
+
+def _sides(tensor: Tensor) -> list[int]:
+    return [side for side in tensor.shape if side != 1]
 
 
 def _misfit(needed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> str:

@@ -30,6 +30,12 @@ def _features(tower: Any) -> torch.Tensor:
         return tower.eval()(PICTURES)
 
 
+def _turned(held: dict[str, Any]) -> dict[str, Any]:
+    """Other names, and tensors of as many numbers whose axes are in another order."""
+    turned = {name: tensor.reshape(tensor.shape[::-1]) for name, tensor in held.items()}
+    return {f"{place}.{name.split('.')[-1]}": turned[name] for place, name in enumerate(turned)}
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., tuple[Path, torch.Tensor]]:
     """Save the weights of a small model as `change` leaves them, and say what its features are."""
@@ -76,6 +82,7 @@ def test_a_classifier_of_other_classes_does_not_matter(saved: Callable[..., Any]
         (lambda held: dict(list(held.items())[9:]), ["lacks conv1.0.weight"]),
         (lambda held: {**held, "conv1.0.weight": torch.zeros(3)}, ["conv1.0.weight is [3] and should be"]),
         (lambda held: {"epoch": 3}, ["other things than weights"]),
+        (_turned, ["lacks conv1.0.weight"]),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(saved: Callable[..., Any], change: Any, words: list[str]) -> None:
