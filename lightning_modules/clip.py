@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.batch import RetrievalBatch, Tokens
+from lightning_modules.arguments import check_range
 from lightning_modules.base import RetrievalModule
 from lightning_modules.caption_tokenizer import open_clip_config, pack_tokenizer
 from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
@@ -19,6 +20,7 @@ from lightning_modules.open_clip_files import export_open_clip
 from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
 
 _MAX_LOG_SCALE = math.log(100)  # the bound of Radford et al. 2021, section 2.5
+_UNUSED = ("logit_bias", "text_decoder.")  # by encoders and loss; DDP would wait for their gradients
 
 
 class CLIP(RetrievalModule):
@@ -71,8 +73,12 @@ class CLIP(RetrievalModule):
     ) -> None:
         super().__init__(lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
+        check_range(0, counterfactual_weight=counterfactual_weight)
         with open_clip_config(architecture, model_config, tokenizer) as config:
             self.model, tokenize = build_open_clip(architecture, pretrained, config, preprocess_config)
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(_UNUSED):
+                parameter.requires_grad_(False)
         if gradient_checkpointing:
             self.model.set_grad_checkpointing()
         self.processor = open_clip_processor(self.model, tokenize, crop_scale)

@@ -122,6 +122,8 @@ def test_a_misspelled_optimiser_lists_those_there_are() -> None:
         ({"lr_halving_epochs": 0}, "`model.init_args.lr_halving_epochs` is 0"),
         ({"lr_decay": 0.0}, "`model.init_args.lr_decay` is 0"),
         ({"micro_batch_size": 0}, "`model.init_args.micro_batch_size` is 0"),
+        ({"counterfactual_weight": -1.0}, "`model.init_args.counterfactual_weight` is -1"),
+        ({"crop_scale": (1.0, 0.9)}, r"`model.init_args.crop_scale` is \[1.0, 0.9\]"),
         ({"positives": "diagonals"}, "`model.init_args.positives` is 'diagonals'"),
         ({"top_k": [0, 1]}, r"`model.init_args.top_k` is \[0, 1\]: top_k must hold positive"),
     ],
@@ -158,6 +160,25 @@ def test_saving_memory_changes_no_gradient(saving: dict[str, Any]) -> None:
     whole, saved = _clip(), _clip(**saving)
     batch = _batch(whole, 7)
     torch.testing.assert_close(_gradients(saved, batch), _gradients(whole, batch))
+
+
+COCA: dict[str, Any] = {
+    "embed_dim": 8,
+    "custom_text": True,
+    "vision_cfg": {**TINY["vision_cfg"], "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+    "text_cfg": {**TINY["text_cfg"], "embed_cls": True, "output_tokens": True},
+    "multimodal_cfg": {"context_length": 12, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.mark.parametrize("config", [{**TINY, "init_logit_bias": -10}, COCA], ids=["a bias of logits", "a decoder"])
+def test_all_that_is_trained_gets_a_gradient(config: dict[str, Any]) -> None:
+    model = _clip(model_config=config)
+    model.log = lambda *_, **__: None
+    model.training_loss(_batch(model)).backward()
+    trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert [name for name, gradient in trained.items() if gradient is None] == []  # DDP would wait for them
+    assert "model.visual.proj" in trained or "model.visual.attn_pool.query" in trained
 
 
 def test_positives_reach_the_loss() -> None:
