@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_range
 from lightning_modules.base import RetrievalModule
 from lightning_modules.caption_tokenizer import CaptionTokenizer, build_tokenizer, pack_tokenizer
 from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
 from lightning_modules.losses.contrastive import Positives
 from lightning_modules.processor import Processor
-from lightning_modules.text_tower import Pooling, TextTower, build_text_model, rebuild_config
+from lightning_modules.text_tower import Pooling, TextTower, build_text_model, check_length, rebuild_config
 from lightning_modules.timm_tower import build_timm, feature_width, full_name, image_transforms, preprocessing
 
 _MAX_LOG_SCALE = math.log(100)  # as for CLIP
@@ -81,13 +82,15 @@ class DualEncoder(RetrievalModule):
     ) -> None:
         super().__init__(**options)
         self.save_hyperparameters(logger=False)
-        if not 0.01 <= temperature <= 1:
-            raise ConfigError(f"`model.init_args.temperature` is {temperature}: give a number from 0.01 to 1.")
+        check_range(0.01, 1, temperature=temperature)
+        check_range(1, embed_dim=embed_dim, hidden_dim=hidden_dim)
+        check_range(0, counterfactual_weight=counterfactual_weight)
         self.image = build_timm(image_model, image_weights, image_size, image_options)
         wanted = preprocessing(self.image, image_size, image_preprocess)
         self.text = TextTower(build_text_model(text_model, text_config), pooling)
         tokenize = CaptionTokenizer(_tokenizer(tokenizer, text_model), max_length)
         _check_tokenizer(tokenize, self.text.model.config)
+        check_length(self.text, max_length)
         self.processor = Processor(*image_transforms(wanted, crop_scale, flip), tokenize)
         self.hparams.update(image_model=full_name(self.image), image_weights=None, image_preprocess=wanted)
         self.hparams.update(text_model=None, text_config=rebuild_config(self.text.model))

@@ -81,6 +81,28 @@ def build_text_model(source: str | None, config: Mapping[str, Any] | None) -> An
     return model
 
 
+@torch.no_grad()
+def check_length(tower: TextTower, length: int) -> None:
+    """Check that a tower takes captions of so many tokens, by giving it one.
+
+    What a config says of positions is not enough: RoBERTa's, for one, begin behind the number of its padding.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    padding, training = getattr(tower.model.config, "pad_token_id", None), tower.training
+    ids = torch.full((1, length), 1 if padding == 0 else 0)
+    try:
+        tower.eval()({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"`model.init_args.max_length` is {length}, and the text model takes no caption of so many tokens: "
+            f"{gist(error)}; give less."
+        ) from error
+    finally:
+        tower.train(training)
+
+
 def rebuild_config(model: Any) -> dict[str, Any]:
     """Return the config of a text model as plain values, from which `build_text_model` builds the same one."""
     return {key: value for key, value in model.config.to_diff_dict().items() if key not in _LABELS}

@@ -28,6 +28,8 @@ REAL = {
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
+ROBERTA = {**BERT, "model_type": "roberta", "intermediate_size": 32, "max_position_embeddings": 12}
+
 
 def _tokenizer(folder: Path, words: list[str]) -> str:
     BertTokenizer(vocab={word: place for place, word in enumerate([*SPECIAL, *words])}).save_pretrained(folder)
@@ -166,7 +168,12 @@ def test_a_checkpoint_rebuilds_towers_and_preprocessing_alone(
         ({"max_length": 0}, ["max_length` is 0", "1 to 512"]),
         ({"max_length": 513}, ["max_length` is 513", "1 to 512"]),
         ({"text_config": {**BERT, "vocab_size": 8}}, ["has 19 tokens", "only 8"]),
+        ({"max_length": 11, "text_config": {**ROBERTA, "vocab_size": 24}}, ["max_length` is 11", "give less"]),
         ({"temperature": 0.0}, ["temperature` is 0.0"]),
+        ({"embed_dim": 0}, ["embed_dim` is 0"]),
+        ({"hidden_dim": -1}, ["hidden_dim` is -1"]),
+        ({"counterfactual_weight": -0.1}, ["counterfactual_weight` is -0.1"]),
+        ({"crop_scale": (0.5, 1.5)}, ["crop_scale` is [0.5, 1.5]"]),
         ({"image_model": "test_rednet"}, ["did you mean test_resnet"]),
         ({"image_size": 4, "image_model": "test_vit"}, ["image_size` is 4"]),
         ({"positives": "all"}, ["positives` is 'all'"]),
