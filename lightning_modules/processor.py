@@ -14,7 +14,8 @@ class Processor:
     """Image transforms and tokenizer of a backbone.
 
     Attributes:
-        train_image: RGB image -> `[3, H, W]` float32, with augmentation; draws from torch's global generator.
+        train_image: RGB image -> `[3, H, W]` float32, with augmentation; draws from global generators alone, torch's,
+            numpy's or Python's, which the data set seeds for every sample.
         eval_image: RGB image -> `[3, H, W]` float32, deterministic.
         tokenize: B captions -> `[B, L]` int64, or a mapping of such tensors.
     """
