@@ -83,7 +83,7 @@ def read_original(path: Path) -> OriginalCheckpoint:
 def _load(path: Path) -> Mapping[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except (EOFError, IndexError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"`model.init_args.pretrained` is {path}, which torch cannot load safely: it is damaged or foreign."
         ) from error

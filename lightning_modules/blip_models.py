@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import pickle
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import ConfigError
 from lightning_modules.blip_checkpoints import read_original
+from lightning_modules.messages import a_few, gist, near, no_load_report
 
 if TYPE_CHECKING:
     from transformers import BlipConfig, BlipForImageTextRetrieval
@@ -25,6 +26,8 @@ _BASE: dict[str, Any] = {
     "vision_config": {"initializer_range": 0.02, "layer_norm_eps": 1e-6},
 }
 _PARTS = ("text_config", "vision_config")
+# What transformers lets through where a file of weights is damaged, by the format of the file.
+_UNREADABLE = (IndexError, OSError, RuntimeError, SafetensorError, ValueError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def build_blip(
     Raises:
         ConfigError: when there is no such model, it lacks weights or has others, or the config cannot work.
     """
+    _check_keys(config or {})
     overrides = _merged(config or {}, {"text_config": text})
     if pretrained is None:
         parts = BlipParts(_build(_config(_BASE, overrides)))
@@ -90,32 +94,21 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
         if (family := held.get("model_type")) != BlipConfig.model_type:
             raise ConfigError(f"{key} is a model of the family {family!r}, not of BLIP.")
         config = _config(held, overrides)
-        with _no_report():
+        with no_load_report():
             loaded: Any = BlipForImageTextRetrieval.from_pretrained(
-                source, config=config, dtype=torch.float32, output_loading_info=True
+                source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except (OSError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
-            f"{key} is neither a checkpoint file nor a folder or id that transformers can load: {_first_line(error)}"
+            f"{key} is neither a checkpoint file nor a folder or id that transformers can load: {gist(error)}"
         ) from error
     model: BlipForImageTextRetrieval = loaded[0]
     report = loaded[1]
+    if others := sorted(name for name, *_ in report["mismatched_keys"]):
+        raise ConfigError(f"{key} has other shapes than `model.init_args.config` asks for: {a_few(others)}.")
     unexpected = [name for name in report["unexpected_keys"] if not name.endswith("position_ids")]
     _check_names(key, report["missing_keys"], unexpected)
     return model
-
-
-@contextmanager
-def _no_report() -> Iterator[None]:
-    """Keep transformers from printing a table of the weights that do not fit; they are named in one sentence here."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def _original(path: Path, overrides: Mapping[str, Any]) -> BlipParts:
@@ -134,7 +127,7 @@ def _filled(model: BlipForImageTextRetrieval, weights: Mapping[str, Tensor], key
     try:
         report = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ConfigError(f"{key} does not fit the model that `model.init_args.config` asks for: {error}") from error
+        raise ConfigError(f"{key} does not fit the sizes of `model.init_args.config`: {gist(error)}") from error
     _check_names(key, report.missing_keys, report.unexpected_keys)
     return model
 
@@ -145,18 +138,17 @@ def _build(config: BlipConfig) -> BlipForImageTextRetrieval:
     try:
         return BlipForImageTextRetrieval(config)
     except ValueError as error:
-        raise ConfigError(f"transformers cannot build the model of `model.init_args.config`: {error}") from error
+        raise ConfigError(f"transformers cannot build the model of `model.init_args.config`: {gist(error)}") from error
 
 
 def _config(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> BlipConfig:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import BlipConfig
 
-    _check_keys(overrides)
     try:
         return BlipConfig(**_merged(base, overrides))
     except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ConfigError(f"transformers refuses `model.init_args.config`: {_first_line(error)}") from error
+        raise ConfigError(f"transformers refuses `model.init_args.config`: {gist(error)}") from error
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
@@ -165,14 +157,12 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     whole = BlipConfig()
     for part, known in [("", whole), *((part, getattr(whole, part)) for part in _PARTS)]:
         given, names = config.get(part, {}) if part else config, list(known.to_dict())
+        place = f"model.init_args.config{'.' if part else ''}{part}"
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"`{place}` is {given!r}: give keys of transformers' config and their values.")
         for key in given:
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
-                place = f"model.init_args.config{'.' if part else ''}{part}"
-                raise ConfigError(
-                    f"`{place}` holds {key!r}, which transformers' BLIP has not"
-                    + (f"; did you mean {' or '.join(near)}?" if near else ".")
-                )
+                raise ConfigError(f"`{place}` holds {key!r}, which transformers' BLIP has not{near(key, names)}")
 
 
 def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,14 +171,10 @@ def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def _check_names(key: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    found = [f"{word} {_some(names)}" for word, names in (("lacks", missing), ("also holds", unexpected)) if names]
+    words = {"lacks": sorted(missing), "also holds": sorted(unexpected)}
+    found = [f"{word} {a_few(names)}" for word, names in words.items() if names]
     if found:
         raise ConfigError(f"{key} {' and '.join(found)}: it is not the checkpoint of a BLIP retrieval model.")
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
 
 
 def _resize(model: BlipForImageTextRetrieval, image_size: int) -> None:
@@ -207,7 +193,3 @@ def _resize(model: BlipForImageTextRetrieval, image_size: int) -> None:
         tower.position_embedding = nn.Parameter(torch.cat([whole, grid.flatten(2).transpose(1, 2)], dim=1))
     tower.image_size, tower.num_patches, tower.num_positions = image_size, after**2, after**2 + 1
     tower.config.image_size = image_size
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import ConfigError
+from lightning_modules.messages import gist
 from lightning_modules.processor import Processor
 
 if TYPE_CHECKING:
@@ -140,18 +141,27 @@ def _words(source: str | list[str]) -> list[str]:
     if not isinstance(source, str):
         return source
     if Path(source).is_file():
-        return Path(source).read_text(encoding="utf-8").rstrip("\n").split("\n")
+        return _lines(Path(source))
     reason = "it has no vocabulary"
     try:
         known = BertTokenizer.from_pretrained(source).get_vocab()
     except (OSError, TypeError, ValueError) as error:
-        known, reason = {}, _first_line(error)
+        known, reason = {}, gist(error)
     if len(known) <= len(_BERT_TOKENS):  # transformers makes up these alone where it finds nothing
         raise ConfigError(
             f"`model.init_args.tokenizer: {source}` is no vocabulary file, and no folder or id of a tokenizer that can "
             f"be loaded: {reason}; give the path of BERT's `vocab.txt` where the hub cannot be reached."
         )
     return sorted(known, key=known.__getitem__)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"`model.init_args.tokenizer: {path}` is no text: give a `vocab.txt` of BERT, one token a line."
+        ) from error
 
 
 def export_processor(tokenizer: BertTokenizer, image_size: int, folder: Path) -> None:
@@ -245,7 +255,3 @@ def _operations(level: float) -> Iterator[Callable[[Image], Image]]:
                 for sign in (1, -1)
             ]
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

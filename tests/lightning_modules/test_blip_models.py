@@ -187,6 +187,7 @@ def _drop(path: Path, *names: str) -> Path:
         (lambda path: torch.save({"state_dict": {}}, path), "lacks 'visual_encoder.patch_embed.proj.weight'"),
         (lambda path: torch.save([1, 2], path), "is no checkpoint of a BLIP retrieval model"),
         (lambda path: path.write_bytes(b"\x00not a checkpoint"), "damaged or foreign"),
+        (lambda path: path.write_bytes(b"abc"), "damaged or foreign"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, spoil: Any, words: str) -> None:
@@ -212,6 +213,33 @@ def test_folders_of_other_models_are_refused(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="no/such` is neither a checkpoint file nor a folder or id"):
         build_blip("no/such", None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 99),
+        ("pytorch_model.bin", b"abc"),
+        ("pytorch_model.bin", b"\x80"),
+    ],
+)
+def test_damaged_weights_in_a_folder_are_told(folder: Path, name: str, held: bytes) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(held)
+    with pytest.raises(ConfigError, match=r"`model.init_args.pretrained: .*model` is neither"):
+        build_blip(str(folder), None, None, {})
+
+
+def test_weights_of_other_shapes_are_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model` has other shapes than .*: text_proj.bias, text_proj.weight, vis"):
+        build_blip(str(folder), {"image_text_hidden_size": 16}, None, {})
+
+
+@pytest.mark.parametrize("value", [None, "small", ["hidden_size"]])
+def test_a_tower_without_keys_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"`model.init_args.config.text_config` is .*: give keys"):
+        build_blip(None, {"text_config": value}, None, {})
 
 
 @pytest.mark.parametrize(

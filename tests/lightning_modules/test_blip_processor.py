@@ -88,6 +88,12 @@ def test_vocabularies_that_cannot_work_are_refused(source: list[str] | str, word
         build_tokenizer(source)
 
 
+def test_a_vocabulary_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blip.pth").write_bytes(b"PK\x03\x04\x80\xff")
+    with pytest.raises(ConfigError, match=r"`model.init_args.tokenizer: .*blip.pth` is no text"):
+        build_tokenizer(str(tmp_path / "blip.pth"))
+
+
 def test_the_vocabulary_of_scenes_knows_its_captions_and_spells_the_rest() -> None:
     config = yaml.safe_load((PROJECT / "configs/blip_scenes.yaml").read_text())["model"]["init_args"]
     tokenize = BlipTokenizer(build_tokenizer(str(PROJECT / config["tokenizer"])), config["max_length"], 30)
