@@ -81,7 +81,7 @@ class FeatureReader:
 
 
 def _open(stem: Path) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-    features, ids = (_map(stem.with_name(f"{stem.name}_{name}.npy")) for name in ("features", "image_ids"))
+    features, ids = (_map(stem.parent / f"{stem.name}_{name}.npy") for name in ("features", "image_ids"))
     right = features.ndim == 2 and np.issubdtype(features.dtype, np.floating) and np.issubdtype(ids.dtype, np.integer)
     if not right or ids.shape != features.shape[:1]:
         raise AnnotationError(
@@ -93,7 +93,7 @@ def _open(stem: Path) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
 
 def _map(path: Path) -> NDArray[Any]:
     try:
-        mapped: NDArray[Any] = np.load(existing_file(path, _KEY), mmap_mode="r", allow_pickle=False)
+        mapped: NDArray[Any] = np.lib.format.open_memmap(existing_file(path, _KEY), mode="r")
     except (ValueError, EOFError, OSError) as error:
         if isinstance(error, MissingPathError):
             raise

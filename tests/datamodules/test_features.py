@@ -110,6 +110,20 @@ def test_files_that_are_missing_broken_or_unequal_are_refused(tmp_path):
         FeatureReader([whole])
 
 
+@pytest.mark.parametrize("save_other", [np.savez, lambda path, one: np.save(path, one.astype(object))])
+def test_archives_and_objects_are_refused(tmp_path, save_other):
+    stem = save(tmp_path / "one", [1])
+    with (tmp_path / "one_features.npy").open("wb") as file:
+        save_other(file, np.zeros((1, 3)))
+    with pytest.raises(AnnotationError, match=r"one_features\.npy .* is no array of numpy"):
+        FeatureReader([stem])
+
+
+def test_a_stem_without_a_name_is_refused():
+    with pytest.raises(MissingPathError, match="`features`"):
+        FeatureReader([Path()])
+
+
 def test_training_captions_are_those_of_the_original_pairs(world):
     assert world.datamodule().training_captions() == [f"a {('cat', 'dog')[row % 2]} {row}" for row in range(16)]
     assert world.datamodule(train_splits=["val"]).training_captions() == [
