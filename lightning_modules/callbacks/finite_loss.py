@@ -88,7 +88,7 @@ def _sent_to_cpu(value: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """Send a scalar behind the work that a GPU has so far; a plain copy would wait for what it is given later, too."""
     if not value.is_cuda:
         return value, None
-    copy, arrival = value.to("cpu", non_blocking=True), torch.cuda.Event()
+    copy, arrival = value.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrival.record()
     return copy, arrival
 
