@@ -71,12 +71,21 @@ def pack_tokenizer(tokenizer: Any) -> dict[str, str] | None:
 
     Returns:
         None where it has no `save_pretrained`, as tokenizers that are a part of their library.
+
+    Raises:
+        ConfigError: it writes other files than text.
     """
     if not hasattr(tokenizer, "save_pretrained"):
         return None
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(folder).iterdir())}
+        try:
+            return {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(folder).iterdir())}
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                "The tokenizer (`model.init_args.tokenizer`) has a binary file, which no checkpoint could hold; take "
+                "one that has a `tokenizer.json`."
+            ) from error
 
 
 @contextmanager
@@ -100,24 +109,3 @@ def unpacked(source: str | Mapping[str, str]) -> Iterator[str]:
                 raise ConfigError(f"`model.init_args.tokenizer` holds a file {name!r}, which is no plain name.")
             (Path(folder) / name).write_text(content, encoding="utf-8")
         yield folder
-
-
-@contextmanager
-def open_clip_config(
-    architecture: str, model_config: dict[str, Any] | None, tokenizer: str | Mapping[str, str] | None
-) -> Iterator[dict[str, Any] | None]:
-    """Give the config of an open_clip model that takes its tokenizer from here, while the block runs.
-
-    Args:
-        architecture: name of an open_clip model.
-        model_config: its config, given inline; it takes the place of `architecture`.
-        tokenizer: folder or hub id, or what `pack_tokenizer` returned; None leaves the config as it is.
-    """
-    if tokenizer is None:
-        yield model_config
-        return
-    import open_clip
-
-    config = model_config or open_clip.get_model_config(architecture) or {}
-    with unpacked(tokenizer) as place:
-        yield {**config, "text_cfg": {**config.get("text_cfg", {}), "hf_tokenizer_name": place}}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datamodules.batch import RetrievalBatch, Tokens
 from lightning_modules.arguments import check_range
 from lightning_modules.base import RetrievalModule
-from lightning_modules.caption_tokenizer import open_clip_config, pack_tokenizer
+from lightning_modules.caption_tokenizer import pack_tokenizer
 from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
 from lightning_modules.losses.contrastive import Positives
 from lightning_modules.open_clip_files import export_open_clip
@@ -74,8 +74,7 @@ class CLIP(RetrievalModule):
         super().__init__(lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
         check_range(0, counterfactual_weight=counterfactual_weight)
-        with open_clip_config(architecture, model_config, tokenizer) as config:
-            self.model, tokenize = build_open_clip(architecture, pretrained, config, preprocess_config)
+        self.model, tokenize = build_open_clip(architecture, pretrained, model_config, preprocess_config, tokenizer)
         for name, parameter in self.model.named_parameters():
             if name.startswith(_UNUSED):
                 parameter.requires_grad_(False)

@@ -49,9 +49,11 @@ def export_open_clip(model: Any, tokenizer: Any, model_config: dict[str, Any], f
 
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
-    save_config_for_hf(model, folder / "open_clip_config.json", model_config)
-    if "hf_tokenizer_name" in model_config["text_cfg"]:
+    if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(folder)
+        text = {"hf_tokenizer_name": "beside", **model_config["text_cfg"]}  # without a name the files would not count
+        model_config = {**model_config, "text_cfg": text}
+    save_config_for_hf(model, folder / "open_clip_config.json", model_config)
 
 
 def _activation(path: Path) -> tuple[bool | None, str]:

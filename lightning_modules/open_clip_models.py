@@ -8,13 +8,14 @@ import logging
 import pickle
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_crop
+from lightning_modules.caption_tokenizer import unpacked
 from lightning_modules.messages import gist, near
 from lightning_modules.open_clip_files import check_activation
 from lightning_modules.processor import Processor
@@ -25,6 +26,7 @@ def build_open_clip(
     pretrained: str | None = None,
     model_config: dict[str, Any] | None = None,
     preprocess_config: dict[str, Any] | None = None,
+    tokenizer: str | Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
     """Return an open_clip model and its tokenizer.
 
@@ -33,9 +35,11 @@ def build_open_clip(
         pretrained: tag or path of weights, None for random weights.
         model_config: open_clip's own config format, given inline; it takes the place of `architecture`.
         preprocess_config: overrides of the preprocessing.
+        tokenizer: folder or hub id of one of transformers, or what `pack_tokenizer` returned, to take in place of the
+            architecture's.
 
     Raises:
-        ConfigError: when the architecture, the weights or the config are unknown or do not fit each other.
+        ConfigError: when architecture, weights, tokenizer or config are unknown or do not fit each other.
     """
     import open_clip
 
@@ -52,7 +56,7 @@ def build_open_clip(
                 pretrained_text=False,
                 require_pretrained=pretrained is not None or _is_schema(name),
             )
-            return model, open_clip.get_tokenizer(name)
+            return model, open_clip.get_tokenizer(name) if tokenizer is None else _tokenizer(name, tokenizer)
         except UserWarning as mismatch:
             raise ConfigError(
                 f"The weights `model.init_args.pretrained: {pretrained}` were trained with another activation than "
@@ -91,6 +95,23 @@ def rebuild_arguments(model: Any, architecture: str, model_config: dict[str, Any
         "model_config": model_config or open_clip.get_model_config(architecture),
         "preprocess_config": json.loads(json.dumps(model.visual.preprocess_cfg)),  # lists: a yaml knows no tuple
     }
+
+
+def _tokenizer(name: str, given: str | Mapping[str, str]) -> Any:
+    """Return another tokenizer than that of the architecture, set up as its config says."""
+    import open_clip
+    from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
+
+    text = open_clip.get_model_config(name)["text_cfg"]
+    options = {"context_length": text.get("context_length", DEFAULT_CONTEXT_LENGTH), **text.get("tokenizer_kwargs", {})}
+    with unpacked(given) as place:
+        try:
+            return HFTokenizer(place, tokenizer_mode=text.get("tokenizer_mode"), **options)
+        except (OSError, TypeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"`model.init_args.tokenizer: {place}` is no folder or id of a tokenizer that transformers can load: "
+                f"{gist(error)}"
+            ) from error
 
 
 def _register(model_config: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
 from lightning_modules.base import RetrievalModule
-from lightning_modules.caption_tokenizer import open_clip_config, pack_tokenizer
+from lightning_modules.caption_tokenizer import pack_tokenizer
 from lightning_modules.losses import SigmoidLoss
 from lightning_modules.open_clip_files import export_open_clip
 from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
@@ -52,8 +52,7 @@ class SigLIP(RetrievalModule):
     ) -> None:
         super().__init__(lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
-        with open_clip_config(architecture, model_config, tokenizer) as config:
-            self.model, tokenize = build_open_clip(architecture, pretrained, config, preprocess_config)
+        self.model, tokenize = build_open_clip(architecture, pretrained, model_config, preprocess_config, tokenizer)
         if self.model.logit_bias is None:
             raise ConfigError(
                 f"`model.init_args.architecture: {architecture}` has no bias of its logits, which the sigmoid loss "

@@ -86,6 +86,13 @@ def test_a_tokenizer_of_transformers_travels_along(
     rebuilt = RetrievalModule.load_from_checkpoint(tmp_path / "model.ckpt")
     for tokens in (rebuilt.processor.tokenize(["A dog"]), model.processor.tokenize(["A dog"])):
         assert tokens.tolist() == [[1, 5] + [0] * 10]
+    (tmp_path / "export").mkdir()
+    rebuilt.export(tmp_path / "export")
+    place = f"local-dir:{tmp_path / 'export'}"
+    assert open_clip.get_tokenizer(place)(["A dog"]).tolist() == [[1, 5] + [0] * 10]
+    given = rebuilt.hparams["tokenizer"]
+    again = CLIP(architecture=place, tokenizer=given)  # a tokenizer of one's own takes no weights away
+    assert torch.equal(again.model.text_projection, model.model.text_projection)
 
 
 def test_slips_get_one_sentence(trained: tuple[Any, Path], tmp_path: Path, capsys) -> None:

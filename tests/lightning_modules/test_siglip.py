@@ -158,7 +158,12 @@ def test_the_tokenizer_of_open_clip_is_no_part_of_the_checkpoint(tiny: Callable[
             {"architecture": "ViT-B-16-SigLIPP", "model_config": None, "tokenizer": None},
             ["did you mean ViT-B-16-SigLIP"],
         ),
-        ({"tokenizer": "no folder"}, ["model_config", "no folder"]),
+        ({"tokenizer": "no folder"}, ["`model.init_args.tokenizer: no folder`"]),
+        (
+            {"architecture": "ViT-B-16-SigLIPP", "model_config": None},
+            ["did you mean ViT-B-16-SigLIP"],
+        ),
+        ({"architecture": "ViT-B-16-SigLIP", "model_config": None, "pretrained": "web"}, ["its tags are: webli"]),
     ],
 )
 def test_what_cannot_work_is_named(

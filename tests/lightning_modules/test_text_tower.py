@@ -149,6 +149,15 @@ def test_a_tokenizer_travels_as_plain_text(bert_folder: str) -> None:
     assert pack_tokenizer(len) is None
 
 
+def test_a_tokenizer_with_a_binary_file_is_refused() -> None:
+    class Pieces:
+        def save_pretrained(self, folder: str) -> None:
+            (Path(folder) / "tokenizer.model").write_bytes(b"\xff\xfe\x80")
+
+    with pytest.raises(ConfigError, match=r"`model.init_args.tokenizer`. has a binary file"):
+        pack_tokenizer(Pieces())
+
+
 def test_a_tokenizer_without_special_tokens_pads_with_its_end(tmp_path: Path) -> None:
     words = {word: place for place, word in enumerate(["<|endoftext|>", "d", "o", "g"])}
     GPT2TokenizerFast(vocab=words, merges=[]).save_pretrained(tmp_path)
