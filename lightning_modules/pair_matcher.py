@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,13 +28,17 @@ class PairMatcher:
         folder: where the files of states and tokens take up space.
         device: where `match` wants its arguments.
         batch_size: captions per call of `match`.
+
+    Raises:
+        ConfigError: the folder cannot be made.
     """
 
     def __init__(
         self, match: Callable[[Tensor, Tokens], Tensor], folder: Path, device: torch.device, batch_size: int
     ) -> None:
         self._match, self._folder, self._device, self._batch_size = match, folder, device, batch_size
-        self._images, self._captions = RowStore(folder), RowStore(folder)
+        with self._written():
+            self._images, self._captions = RowStore(folder), RowStore(folder)
         self._dtype = torch.float32
 
     def add_images(self, ids: Tensor, states: Tensor) -> None:
@@ -47,7 +52,8 @@ class PairMatcher:
             ConfigError: the disk is full.
         """
         self._dtype = states.dtype
-        self._add(self._images, ids, {"states": states.half()})
+        with self._written():
+            self._images.add(ids, {"states": states.half()})
 
     def add_captions(self, ids: Tensor, tokens: Tokens) -> None:
         """Keep captions.
@@ -60,11 +66,17 @@ class PairMatcher:
             ConfigError: the disk is full.
             ValueError: captions were padded to different lengths.
         """
-        self._add(self._captions, ids, tokens if isinstance(tokens, Mapping) else {_UNNAMED: tokens})
+        with self._written():
+            self._captions.add(ids, tokens if isinstance(tokens, Mapping) else {_UNNAMED: tokens})
 
     def share_captions(self, ranks: Alone) -> None:
-        """Give every rank the captions of all ranks; all of them must call it."""
-        own, self._captions = self._captions, self._captions.of_all(ranks)
+        """Give every rank the captions of all ranks; all of them must call it.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        with self._written():
+            own, self._captions = self._captions, self._captions.of_all(ranks)
         if own is not self._captions:
             own.close()
 
@@ -93,9 +105,11 @@ class PairMatcher:
         self._images.close()
         self._captions.close()
 
-    def _add(self, store: RowStore, ids: Tensor, fields: Mapping[str, Tensor]) -> None:
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Say in a sentence what the disk refuses."""
         try:
-            store.add(ids, fields)
+            yield
         except OSError as error:
             raise ConfigError(
                 f"Re-ranking keeps image states and tokens in {self._folder}, which takes no more ({error.strerror}): "

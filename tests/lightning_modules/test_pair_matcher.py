@@ -11,6 +11,7 @@ import torch
 from datamodules.errors import ConfigError
 from lightning_modules import pair_matcher, row_store
 from lightning_modules.pair_matcher import PairMatcher
+from metrics.distributed import Alone
 
 IMAGES, CAPTIONS = torch.tensor([30, 10, 20]), torch.arange(100, 107)
 STATES = torch.arange(18, dtype=torch.float32).view(3, 2, 3) / 4
@@ -100,6 +101,25 @@ def test_a_full_disk_is_told_in_a_sentence(make, monkeypatch, tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"takes no more \(No space left on device\): .*rerank_top_k` to 0") as raised:
         matcher.add_images(torch.tensor([1]), STATES[:1])
     assert str(tmp_path) in str(raised.value)
+
+
+def test_a_disk_that_is_full_when_ranks_share_is_told_too(make, monkeypatch) -> None:
+    class Two(Alone):
+        size = 2
+
+    def full(self, name, rows):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    matcher = make()
+    monkeypatch.setattr(row_store._RowFile, "append", full)
+    with pytest.raises(ConfigError, match=r"takes no more \(No space left on device\)"):
+        matcher.share_captions(Two())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"in .*file/runs, which takes no more \(Not a directory\)"):
+        PairMatcher(_match, tmp_path / "file" / "runs", torch.device("cpu"), 2)
 
 
 def test_a_long_run_says_how_far_it_is(make, monkeypatch) -> None:
