@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,12 @@ from lightning_modules.blip_models import build_blip, rebuild_config
 from lightning_modules.blip_processor import BlipTokenizer, blip_processor, build_tokenizer, export_processor
 from lightning_modules.blip_towers import image_embeddings, image_states, matching_logits, text_embeddings
 from lightning_modules.losses import CounterfactualMarginLoss, MatchingLoss, MomentumContrastiveLoss
+from lightning_modules.losses.arguments import checked_choice
 from lightning_modules.micro_batches import encode_in_parts
 from lightning_modules.momentum import MomentumCopy
 from lightning_modules.reranking import RerankingModule
+
+Negatives: TypeAlias = Literal["all_ranks", "local"]
 
 _TEMPERATURES = (0.001, 0.5)  # the bounds of BLIP's own code
 
@@ -84,7 +87,7 @@ class BLIP(RerankingModule):
         queue_size: int = 57_600,
         alpha: float = 0.4,
         alpha_epochs: float = 1,
-        negatives: Literal["all_ranks", "local"] = "all_ranks",
+        negatives: Negatives = "all_ranks",
         counterfactual_weight: float = 0.0,
         counterfactual_margin: float = 0.2,
         rerank_top_k: int = 256,
@@ -120,7 +123,8 @@ class BLIP(RerankingModule):
         _fill_queues(self.contrastive, parts.queues)
         self.matching, self.counterfactual = MatchingLoss(), CounterfactualMarginLoss(counterfactual_margin)
         self.alpha, self.alpha_epochs, self.ramp_steps = alpha, alpha_epochs, 0.0
-        self.everywhere, self.counterfactual_weight = _everywhere(negatives), counterfactual_weight
+        self.everywhere = checked_choice("negatives", negatives, Negatives) == "all_ranks"
+        self.counterfactual_weight = counterfactual_weight
         # Seeds the draw of negatives and counts up: a part of the checkpoint, and by DDP the same on all ranks.
         self.register_buffer("draws", torch.randint(2**40, ()))
 
@@ -226,12 +230,6 @@ def _fill_queues(loss: MomentumContrastiveLoss, queues: tuple[Tensor, Tensor] | 
     """Start the queues with embeddings that a checkpoint holds, as many as there is room for, without image ids."""
     for own, held in zip((loss.image_queue, loss.text_queue), queues or (), strict=False):
         own[: len(held)] = held[: len(own)]
-
-
-def _everywhere(negatives: str) -> bool:
-    if negatives not in ("all_ranks", "local"):
-        raise ConfigError(f"`model.init_args.negatives` is {negatives!r}: give all_ranks or local.")
-    return negatives == "all_ranks"
 
 
 def _check(key: str, value: float, low: float, high: float = float("inf")) -> None:

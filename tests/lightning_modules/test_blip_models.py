@@ -271,7 +271,7 @@ def test_configs_that_cannot_work_are_refused(config: dict[str, Any], size: int 
         ({"text_dropout": -0.1}, "`model.init_args.text_dropout` is -0.1"),
         ({"momentum": 1.0}, "`model.init_args.momentum` is 1.0"),
         ({"queue_size": 0}, "`model.init_args.queue_size` is 0"),
-        ({"negatives": "rank"}, "`model.init_args.negatives` is 'rank': give all_ranks or local"),
+        ({"negatives": "rank"}, "`model.init_args.negatives` is 'rank': give one of all_ranks, local"),
         ({"counterfactual_weight": -1}, "`model.init_args.counterfactual_weight` is -1"),
     ],
 )
