@@ -11,14 +11,14 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.base import RetrievalModule
-from lightning_modules.callbacks import ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
+from lightning_modules.callbacks import CalmProgressBar, ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
 from lightning_modules.checkpoints import checkpoint_class
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
@@ -124,7 +124,7 @@ class RetrievalCLI(LightningCLI):
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
         callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveQueries(), SaveEmbeddings()]
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
-            callbacks.append(RichProgressBar())
+            callbacks.append(CalmProgressBar())
         trainer.callbacks = callbacks
         rank_zero_info(f"Run folder: {self.run_folder}")
         if path := self._get(self.config, "ckpt_path"):
