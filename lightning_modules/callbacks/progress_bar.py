@@ -28,3 +28,8 @@ class CalmProgressBar(RichProgressBar):
         if now >= self._next:
             self._shown, self._next = super().get_metrics(trainer, pl_module), now + _INTERVAL
         return self._shown
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last numbers of the epoch."""
+        self._next = 0.0
+        super().on_train_epoch_end(trainer, pl_module)
