@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import RetrievalBatch, Tokens
-from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_range
 from lightning_modules.blip_matching import matching_combinations
 from lightning_modules.blip_models import build_blip, rebuild_config
 from lightning_modules.blip_processor import BlipTokenizer, blip_processor, build_tokenizer, export_processor
@@ -102,11 +102,9 @@ class BLIP(RerankingModule):
         self.save_hyperparameters(logger=False)
         # Around the towers the length of captions is looked at, which no graph can hold: they are compiled themselves.
         self.compiles_towers, self.compiled = self.compiled, False
-        _check("alpha", alpha, 0, 1)
-        _check("alpha_epochs", alpha_epochs, 0)
-        _check("temperature", temperature, *_TEMPERATURES)
-        _check("counterfactual_weight", counterfactual_weight, 0)
-        _check("text_dropout", text_dropout, 0, 1)
+        check_range(0, 1, alpha=alpha, text_dropout=text_dropout)
+        check_range(0, alpha_epochs=alpha_epochs, counterfactual_weight=counterfactual_weight)
+        check_range(*_TEMPERATURES, temperature=temperature)
         dropout = {"hidden_dropout_prob": text_dropout, "attention_probs_dropout_prob": text_dropout}
         self.tokenizer = BlipTokenizer(build_tokenizer(tokenizer), max_length, max_words)
         parts = build_blip(pretrained, config, image_size, dropout | self.tokenizer.ids)
@@ -230,9 +228,3 @@ def _fill_queues(loss: MomentumContrastiveLoss, queues: tuple[Tensor, Tensor] | 
     """Start the queues with embeddings that a checkpoint holds, as many as there is room for, without image ids."""
     for own, held in zip((loss.image_queue, loss.text_queue), queues or (), strict=False):
         own[: len(held)] = held[: len(own)]
-
-
-def _check(key: str, value: float, low: float, high: float = float("inf")) -> None:
-    if not low <= value <= high:
-        bounds = f"from {low} to {high}" if high < float("inf") else f"{low} or more"
-        raise ConfigError(f"`model.init_args.{key}` is {value}: give a number {bounds}.")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_crop, check_range
 from lightning_modules.messages import gist
 from lightning_modules.processor import Processor
 
@@ -79,8 +80,7 @@ class BlipTokenizer:
                 f"`model.init_args.max_length` is {self.max_length}: give 2 to {sizes.max_position_embeddings}, the "
                 "positions of the text tower."
             )
-        if self.max_words < 1:
-            raise ConfigError(f"`model.init_args.max_words` is {self.max_words}: give 1 or more.")
+        check_range(1, max_words=self.max_words)
 
     def __call__(self, captions: list[str]) -> dict[str, Tensor]:
         """Return B captions as `input_ids` and `attention_mask`, `[B, max_length]` int64 each."""
@@ -191,8 +191,7 @@ def blip_processor(
     """
     from torchvision.transforms import v2
 
-    if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        raise ConfigError(f"`model.init_args.crop_scale` is {list(crop_scale)}: give two ascending shares of the area.")
+    check_crop(crop_scale)
     if augment[0] < 0 or not 0 <= augment[1] <= 10:
         raise ConfigError(
             f"`model.init_args.augment` is {list(augment)}: give a number of operations, and a magnitude from 0 to 10."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
+from lightning_modules.arguments import check_range
 from lightning_modules.base import RetrievalModule
 from lightning_modules.caption_gru import CaptionGRU, unit_rows
 from lightning_modules.checkpoints import check_weights, checkpoint_class, read_checkpoint
@@ -111,9 +111,9 @@ class VSEPP(RetrievalModule):
         super().__init__(freeze=(*freeze, *rests), lr=lr, lr_halving_epochs=lr_halving_epochs, **options)
         self.save_hyperparameters(logger=False)
         self.hparams.update(pretrained=None, image_weights=None, finetune=finetuned)
-        _check(0, 1, image_dropout=image_dropout)
-        _check(0, warmup_epochs=warmup_epochs, counterfactual_weight=counterfactual_weight)
-        _check(1, min_count=min_count, max_words=max_words, word_dim=word_dim, embed_dim=embed_dim)
+        check_range(0, 1, image_dropout=image_dropout)
+        check_range(0, warmup_epochs=warmup_epochs, counterfactual_weight=counterfactual_weight)
+        check_range(1, min_count=min_count, max_words=max_words, word_dim=word_dim, embed_dim=embed_dim)
         self.feature_size, self.min_count, self.max_words = feature_size, min_count, max_words
         if feature_size is None:
             self.cnn = build_timm(image_model, image_weights if pretrained is None else None, image_size, image_options)
@@ -122,7 +122,7 @@ class VSEPP(RetrievalModule):
             self._transforms = image_transforms(wanted, crop_scale, flip)
             width = feature_width(self.cnn, wanted["input_size"])
         else:
-            _check(1, feature_size=feature_size)
+            check_range(1, feature_size=feature_size)
             self.cnn, width = nn.Identity(), feature_size
         self.dropout, self.projection = nn.Dropout(image_dropout), _projection(width, embed_dim)
         self._build_captions = partial(CaptionGRU, word_dim=word_dim, embed_dim=embed_dim, bidirectional=bidirectional)
@@ -232,10 +232,3 @@ def _projection(features: int, embed_dim: int) -> nn.Linear:
     nn.init.xavier_uniform_(projection.weight)
     nn.init.zeros_(projection.bias)
     return projection
-
-
-def _check(low: float, high: float = math.inf, **numbers: float) -> None:
-    for key, value in numbers.items():
-        if not low <= value <= high:
-            bounds = f"{low} or more" if high == math.inf else f"a number from {low} to {high}"
-            raise ConfigError(f"`model.init_args.{key}` is {value}: give {bounds}.")

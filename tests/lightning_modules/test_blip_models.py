@@ -266,7 +266,7 @@ def test_configs_that_cannot_work_are_refused(config: dict[str, Any], size: int 
         ({"max_length": 13}, "`model.init_args.max_length` is 13: give 2 to 12"),
         ({"max_words": 0}, "`model.init_args.max_words` is 0"),
         ({"alpha": 1.5}, "`model.init_args.alpha` is 1.5: give a number from 0 to 1"),
-        ({"alpha_epochs": -1}, "`model.init_args.alpha_epochs` is -1: give a number 0 or more"),
+        ({"alpha_epochs": -1}, "`model.init_args.alpha_epochs` is -1: give a number of 0 or more"),
         ({"temperature": 2.0}, "`model.init_args.temperature` is 2.0"),
         ({"text_dropout": -0.1}, "`model.init_args.text_dropout` is -0.1"),
         ({"momentum": 1.0}, "`model.init_args.momentum` is 1.0"),
