@@ -18,10 +18,6 @@ from train import main
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 _STARTS = re.compile(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ")
-COMMANDS = [line for line in README.splitlines() if _STARTS.match(line)]
-    line
-    for line in README.splitlines()
-    if re.match(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ", line)
 ]
 
 
