@@ -18,7 +18,7 @@ from train import main
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 _STARTS = re.compile(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ")
-]
+COMMANDS = [line for line in README.splitlines() if _STARTS.match(line)]
 
 
 def test_the_two_commands_stand_for_pip_and_for_uv() -> None:
