@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import ConfigError
 from lightning_modules.blip_checkpoints import read_original
-from lightning_modules.messages import a_few, gist, near, no_load_report
+from lightning_modules.messages import UNREADABLE_WEIGHTS, a_few, gist, near, no_load_report
 
 if TYPE_CHECKING:
     from transformers import BlipConfig, BlipForImageTextRetrieval
@@ -26,8 +24,6 @@ _BASE: dict[str, Any] = {
     "vision_config": {"initializer_range": 0.02, "layer_norm_eps": 1e-6},
 }
 _PARTS = ("text_config", "vision_config")
-# What transformers lets through where a file of weights is damaged, by the format of the file.
-_UNREADABLE = (IndexError, OSError, RuntimeError, SafetensorError, ValueError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
             loaded: Any = BlipForImageTextRetrieval.from_pretrained(
                 source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except _UNREADABLE as error:
+    except UNREADABLE_WEIGHTS as error:
         raise ConfigError(
             f"{key} is neither a checkpoint file nor a folder or id that transformers can load: {gist(error)}"
         ) from error

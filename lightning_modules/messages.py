@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+
+from safetensors import SafetensorError
+
+UNREADABLE_WEIGHTS = (IndexError, OSError, RuntimeError, SafetensorError, ValueError, pickle.UnpicklingError)
+"""What transformers lets through where a file of weights is damaged, by the format of the file."""
 
 
 def gist(error: BaseException) -> str:

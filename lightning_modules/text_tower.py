@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
-from lightning_modules.messages import a_few, gist, near, no_load_report
+from lightning_modules.messages import UNREADABLE_WEIGHTS, a_few, gist, near, no_load_report
 
 Pooling: TypeAlias = Literal["cls", "mean", "last"]
 
@@ -178,10 +178,12 @@ def _loaded(source: str, settings: Any) -> Any:
     try:
         with no_load_report():
             model, report = _family(settings).from_pretrained(
-                source, config=settings, dtype=torch.float32, output_loading_info=True
+                source, config=settings, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (*UNREADABLE_WEIGHTS, TypeError) as error:
         raise ConfigError(f"{key} is a model that transformers cannot load: {gist(error)}") from error
+    if others := sorted(name for name, *_ in report["mismatched_keys"] if not name.startswith("pooler.")):
+        raise ConfigError(f"{key} has other shapes than `model.init_args.text_config` asks for: {a_few(others)}.")
     if missing := sorted(name for name in report["missing_keys"] if not name.startswith("pooler.")):
         raise ConfigError(f"{key} lacks the weights {a_few(missing)}.")
     return model

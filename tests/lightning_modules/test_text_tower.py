@@ -88,6 +88,15 @@ def test_missing_weights_are_no_random_weights(tmp_path: Path) -> None:
         build_text_model(str(tmp_path), {"num_hidden_layers": 2})
 
 
+def test_weights_that_are_damaged_or_of_other_shapes_are_told(tmp_path: Path) -> None:
+    AutoModel.from_config(AutoConfig.for_model(**{"model_type": "bert", **SMALL})).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"has other shapes than `model.init_args.text_config` asks for: .*weight"):
+        build_text_model(str(tmp_path), {"intermediate_size": 2 * SMALL["intermediate_size"]})
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(ConfigError, match="is a model that transformers cannot load"):
+        build_text_model(str(tmp_path), None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_config_that_is_kept_builds_the_same_model(kind: str) -> None:
     model = build_text_model(None, KINDS[kind])
