@@ -160,7 +160,7 @@ def _load(tower: Any, path: Path) -> None:
     needed = {name: tensor for name, tensor in own.items() if not name.startswith(classifiers)}
     if all(name in held and held[name].shape == tensor.shape for name, tensor in needed.items()):
         chosen = {name: held[name] for name in needed}
-    elif [_sides(tensor) for tensor in held.values()] == [_sides(tensor) for tensor in own.values()]:
+    elif len(held) == len(own) and all(map(_alike, held.values(), own.values())):
         rank_zero_info(f"The tensors of {path} have other names than timm's: they are taken in their order.")
         chosen = {name: one.reshape(own[name].shape) for name, one in zip(own, held.values(), strict=True)}
     else:
@@ -188,8 +188,11 @@ def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.endswith(".num_batches_tracked")}
 
 
-def _sides(tensor: Tensor) -> list[int]:
-    return [side for side in tensor.shape if side != 1]
+def _alike(held: Tensor, own: Tensor) -> bool:
+    """Say whether shapes agree up to sides of 1, or a matrix is a convolution with its last axes in one (VGG's fc6)."""
+    if [side for side in held.shape if side != 1] == [side for side in own.shape if side != 1]:
+        return True
+    return (held.ndim, own.ndim) == (2, 4) and len(held) == len(own) and held.numel() == own.numel()
 
 
 def _misfit(needed: Mapping[str, Tensor], held: Mapping[str, Tensor]) -> str:

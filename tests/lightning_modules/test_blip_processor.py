@@ -83,7 +83,10 @@ def test_every_source_gives_the_same_tokens(tmp_path: Path) -> None:
         ("no/such-tokenizer", r"`model.init_args.tokenizer: no/such-tokenizer` is no vocabulary file"),
     ],
 )
-def test_vocabularies_that_cannot_work_are_refused(source: list[str] | str, words: str) -> None:
+def test_vocabularies_that_cannot_work_are_refused(
+    source: list[str] | str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=words):
         build_tokenizer(source)
 

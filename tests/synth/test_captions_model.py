@@ -187,7 +187,8 @@ def test_a_folder_is_never_looked_up_on_the_hub(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_id_that_is_not_at_hand_is_refused_in_one_sentence():
+def test_an_id_that_is_not_at_hand_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # it asks a server many times
     with pytest.raises(ConfigError, match="`model` nobody/no-such-captioner of CaptioningModel cannot be loaded"):
         CaptioningModel("nobody/no-such-captioner").write(requests(images(1)))
 
