@@ -41,8 +41,8 @@ class RetrievalDataset(Dataset[Sample]):
 
     @property
     def image_ids(self) -> NDArray[np.int64]:
-        """`[N]` ids of the pictures."""
-        raise NotImplementedError
+        """`[N]` ids of the pictures, none where there are no pictures."""
+        return np.empty(0, np.int64)
 
     @abstractmethod
     def columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
