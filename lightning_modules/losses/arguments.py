@@ -24,6 +24,21 @@ def checked_margin(margin: float, owner: str) -> float:
     return margin
 
 
+def checked_temperature(temperature: float | None, owner: str) -> float | None:
+    """Return the temperature; None is none to check.
+
+    Raises:
+        ConfigError: when it is not above 0.
+
+    Example:
+        >>> checked_temperature(0.1, "ClassAffinityLoss")
+        0.1
+    """
+    if temperature is not None and not temperature > 0:
+        raise ConfigError(f"The temperature of {owner} is {temperature} in `model.init_args`: give a number above 0.")
+    return temperature
+
+
 def checked_choice(name: str, value: Choice, choices: Any) -> Choice:
     """Return the value of the argument.
 

@@ -79,3 +79,14 @@ def same_image(image_ids: Tensor) -> Tensor:
 def full_precision(values: Tensor) -> Tensor:
     """Return floats of half precision as float32, wider ones as they are."""
     return values.float() if values.dtype.itemsize < 4 else values
+
+
+def products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the dot products `[B, G]` of rows `[B, D]` with others `[G, D]`, in float32 or wider under autocast too.
+
+    Example:
+        >>> products(torch.eye(2).bfloat16(), torch.ones(1, 2)).tolist()
+        [[1.0], [1.0]]
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return full_precision(rows) @ full_precision(others).T

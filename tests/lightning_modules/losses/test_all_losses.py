@@ -12,10 +12,13 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.losses import (
+    ClassAffinityLoss,
     CounterfactualMarginLoss,
+    GroupDROLoss,
     InfoNCELoss,
     MatchingLoss,
     MomentumContrastiveLoss,
+    PromptCrossEntropyLoss,
     SigmoidLoss,
     TripletLoss,
 )
@@ -50,6 +53,25 @@ def _matching(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bia
     return loss(scale * (images * texts)[:, :2] + bias, batch["synthetic"])
 
 
+def _affinity(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    return loss(images, batch["image_ids"])
+
+
+def _prompts(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    return loss(images, _fixed_prompts(images) + bias, scale, batch["caption_ids"] % 3)
+
+
+def _group_dro(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    labels, prompts = batch["caption_ids"] % 3, _fixed_prompts(images) + bias
+    losses = PromptCrossEntropyLoss().per_image(images, prompts, scale, labels)
+    return loss(losses, 2 * labels + batch["synthetic"])
+
+
+def _fixed_prompts(images: Tensor) -> Tensor:
+    """Three prompts, the same on all ranks as those that a text tower makes."""
+    return torch.eye(3, dtype=images.dtype)
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     "diagonal": (InfoNCELoss, _contrastive),
     "soft": (lambda: InfoNCELoss("same_image_soft"), _contrastive),
@@ -64,6 +86,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     "momentum": (lambda: MomentumContrastiveLoss(3, queue_size=11), _momentum),
     "momentum, short queue": (lambda: MomentumContrastiveLoss(3, queue_size=5), _momentum),
     "matching": (MatchingLoss, _matching),
+    "affinity": (ClassAffinityLoss, _affinity),
+    "affinity, temperature": (lambda: ClassAffinityLoss(0.5), _affinity),
+    "prompts": (PromptCrossEntropyLoss, _prompts),
+    "group DRO": (lambda: GroupDROLoss(6, step_size=0.5), _group_dro),
 }
 
 
