@@ -16,7 +16,8 @@ class RetrievalBatch:
     """Images, captions or pairs of both, with the ids and class masks that training and evaluation need.
 
     A training batch holds pairs: row i of `pixel_values` belongs to row i of `tokens`. An evaluation batch holds
-    either images or captions; the other half is None.
+    either images or captions; the other half is None. A data set of groups has images alone: the texts that their
+    classes are told by belong to the model.
 
     Attributes:
         image_ids: `[B]` int64. A synthetic image never shares the id of its source.
@@ -35,6 +36,9 @@ class RetrievalBatch:
             where it only enlarges the gallery of ODmAP; None elsewhere.
         folds: `[B]` int64, for original images of an evaluated split where folds are asked for: the fold that the image
             belongs to, -1 where it belongs to none; None elsewhere.
+        labels: `[B]` int64, class of the image in a data set of groups; None elsewhere.
+        attributes: `[B]` int64, value of the spurious attribute (the place, for Waterbirds) in a data set of groups;
+            None elsewhere. With A values, the group of an image is `label * A + attribute`.
     """
 
     image_ids: Tensor
@@ -49,6 +53,8 @@ class RetrievalBatch:
     mentions: Tensor | None = None
     in_split: Tensor | None = None
     folds: Tensor | None = None
+    labels: Tensor | None = None
+    attributes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
