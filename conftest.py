@@ -36,7 +36,7 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def processes() -> Any:
     """Start processes from one server that has torch and torchmetrics loaded, so that each costs little."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.nn.parallel", "torchmetrics"])
+    context.set_forkserver_preload(["torch.nn.parallel", "torchmetrics", "lightning.pytorch"])
     return context
 
 

@@ -28,12 +28,14 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str] | None) -> int:
+    from lightning import LightningDataModule
     from lightning.pytorch.cli import LightningArgumentParser
 
     import synth
     from cli import FriendlyErrors
     from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
-    from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, RetrievalModule, SigLIP  # noqa: F401
+    from datamodules.errors import ConfigError
+    from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, ImageTextModule, SigLIP  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI
 
     class Parser(FriendlyErrors, LightningArgumentParser):
@@ -42,9 +44,11 @@ def _run(args: list[str] | None) -> int:
     class CLI(RetrievalCLI):
         def after_instantiate_classes(self) -> None:
             if path := self._get(self.config, "synthesis"):
-                self.datamodule.synthesise = partial(synth.run_file, path)
+                if not isinstance(data := self.datamodule, RetrievalDataModule):
+                    raise ConfigError(f"`synthesis` is {path}, but {type(data).__name__} takes no pairs: give null.")
+                data.synthesise = partial(synth.run_file, path)
 
-    CLI(RetrievalModule, RetrievalDataModule, parser_class=Parser, parser_kwargs={"allow_abbrev": False}, args=args)
+    CLI(ImageTextModule, LightningDataModule, parser_class=Parser, parser_kwargs={"allow_abbrev": False}, args=args)
     return 0
 
 

@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a round; default: 25 on the CPU, 60 on a GPU")
     parser.add_argument("--micro_batch_size", type=int)
     given = parser.parse_args()
+    if given.steps is not None and given.steps <= WARM_UP:
+        parser.error(f"--steps {given.steps}: the first {WARM_UP} are not timed, give more")
     device, on_gpu = torch.device(given.device), given.device == "cuda"
     precision = "bf16-mixed" if on_gpu else "32-true"
     what = {"architecture": "ViT-B-32"} if on_gpu else {"model_config": SMALL}

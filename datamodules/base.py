@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from datamodules.arguments import check_counts
-from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset, TrainPairs
+from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset
 from datamodules.errors import AnnotationError
 from datamodules.features import FeatureReader
 from datamodules.images import ImageReader, Reader, open_rgb
-from datamodules.loaders import RetrievalLoader, evaluation_loaders, folds, gallery, make_loader, place, rows_of_splits
-from datamodules.mixing import draw_subset
+from datamodules.loaders import RetrievalLoader, evaluation_loaders, folds, gallery, rows_of_splits
 from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.positives import Positives, read_all_positives
 from datamodules.processor import Processor, find_processor
-from datamodules.sampling import MixedBatchSampler, MixingMode
+from datamodules.sampling import MixingMode
 from datamodules.synthetic_set import SyntheticSet, check_finished, check_origin, has_split, is_finished
 from datamodules.tables import Tables
+from datamodules.training import TrainingDataModule
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class RetrievalDataModule(LightningDataModule, ABC):
+class RetrievalDataModule(TrainingDataModule):
     """Original pairs mixed with synthetic ones for training; images, queries and captions for evaluation.
 
     A subclass says where its data lies: it implements `read` and sets `image_root`.
@@ -44,6 +43,8 @@ class RetrievalDataModule(LightningDataModule, ABC):
         mixing: "concat" shuffles the union of both kinds of pairs, "per_batch" fixes their shares in every batch.
         synthetic_per_batch: synthetic pairs per batch with mixing per_batch; None for their share of all pairs.
         pair_with_source: whether a synthetic pair lies in the same batch as its source pair.
+        control: train on the original pairs alone, for as many batches an epoch as the keys above give with the
+            synthetic ones: what a run on both is to be compared with, for the same steps, schedules and validations.
         train_splits: splits whose pairs are trained on.
         val_split: split that is validated on.
         test_split: split that is tested on.
@@ -79,6 +80,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         mixing: MixingMode = "concat",
         synthetic_per_batch: int | None = None,
         pair_with_source: bool = False,
+        control: bool = False,
         train_splits: Sequence[str] = ("train", "restval"),
         val_split: str = "val",
         test_split: str = "test",
@@ -101,7 +103,7 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
         self.ratio, self.mixing, self.synthetic_per_batch = ratio, mixing, synthetic_per_batch
-        self.pair_with_source = pair_with_source
+        self.pair_with_source, self.control = pair_with_source, control
         self.train_splits, self.val_split, self.test_split = tuple(train_splits), val_split, test_split
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_gallery, self.seed, self.max_unreadable = val_gallery, seed, max_unreadable
@@ -110,8 +112,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.features = tuple(Path(stem) for stem in features)
         self.synthesise: Callable[[], None] | None = None
-        self._sampler: MixedBatchSampler | None = None
-        self._position: dict[str, Any] | None = None
 
     @abstractmethod
     def read(self) -> Tables:
@@ -200,70 +200,6 @@ class RetrievalDataModule(LightningDataModule, ABC):
         if self.synthetic_root is None:
             return None
         return SyntheticSet.read(self.synthetic_root, splits, self.tables.class_names, self.tables.image_ids)
-
-    @cached_property
-    def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
-        """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
-        captions = self.tables.captions_of(rows_of_splits(self.tables, "train_splits", *self.train_splits))
-        synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
-        if synthetic is not None:
-            synthetic.check_captions()
-        available = 0 if synthetic is None else len(synthetic)
-        return captions, synthetic, draw_subset(len(captions), available, self.ratio, self.seed)
-
-    def training_captions(self) -> list[str]:
-        """Return the captions of all original training pairs."""
-        images = rows_of_splits(self.tables, "train_splits", *self.train_splits)
-        return self.tables.texts.take(self.tables.captions_of(images))
-
-    def _sources(self) -> NDArray[np.int64] | None:
-        captions, synthetic, chosen = self._pairs
-        if synthetic is None or not self.pair_with_source:
-            return None
-        return synthetic.source_rows(chosen, self.tables.caption_ids[captions])
-
-    def train_dataloader(self) -> RetrievalLoader:
-        """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
-        captions, synthetic, chosen = self._pairs
-        rank, world_size = place(self.trainer)
-        self._sampler = MixedBatchSampler(
-            len(captions),
-            len(chosen),
-            batch_size=self.batch_size,
-            mode=self.mixing,
-            synthetic_per_batch=self.synthetic_per_batch,
-            sources=self._sources(),
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        self._resume(self._sampler)
-        pairs = TrainPairs(
-            self.tables, self.image_root, captions, synthetic, chosen, self.processor, self.reader, self.seed
-        )
-        options = {"batch_sampler": self._sampler, "persistent_workers": self.num_workers > 0}
-        return make_loader(pairs, self.num_workers, self.seed, **options)
-
-    def _resume(self, sampler: MixedBatchSampler) -> None:
-        if self._position is not None:
-            sampler.load_state_dict(self._position)
-        elif self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)
-        self._position = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches that were trained on, whatever loader workers have fetched."""
-        if self._sampler is None or self.trainer is None:
-            return {}
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        ended = done >= self.trainer.num_training_batches
-        position = {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else done}
-        return self._sampler.state_dict() | position
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the next training loader start where the checkpoint was saved."""
-        if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
-            self._position = dict(state_dict)
 
     def _evaluation(self, key: str, split: str, all_captions: bool) -> list[RetrievalLoader]:
         """Return loaders of original images, of queries where there are any, and of captions."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
-
-Rows = NDArray[np.int64]
+from datamodules.passes import EndlessPasses, Rows, generator
 
 
 def draw_subset(originals: int, available: int, ratio: float | None, seed: int) -> Rows:
@@ -42,11 +40,7 @@ def draw_subset(originals: int, available: int, ratio: float | None, seed: int) 
             "(key `ratio`): give one of these, null for all, or a larger set (key `synthetic`)."
         )
     wanted = min(round(ratio * originals), available)
-    return np.sort(_generator(seed, 0, 0).permutation(available)[:wanted])
-
-
-def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
-    return np.random.default_rng([seed, purpose, number])
+    return np.sort(generator(seed, 0, 0).permutation(available)[:wanted])
 
 
 class Mixing(ABC):
@@ -75,7 +69,7 @@ class Mixing(ABC):
         return pairs // (per_batch * self.world_size) * self.world_size
 
     def _draws(self, epoch: int) -> np.random.Generator:
-        return _generator(self.seed, 1, epoch)
+        return generator(self.seed, 1, epoch)
 
     @abstractmethod
     def _count(self) -> int:
@@ -180,14 +174,9 @@ class FixedShare(Mixing):
         """Return `[batches, batch_size]` rows of the epoch, drawn by seed and epoch alone."""
         per_batch = self.batch_size - self.share
         originals = self._draws(epoch).permutation(self.originals)[: self.batches * per_batch]
-        synthetic = self.originals + self._stream(epoch, self.batches * self.share)
-        return np.hstack([originals.reshape(-1, per_batch), synthetic.reshape(-1, self.share)])
-
-    def _stream(self, epoch: int, length: int) -> Rows:
-        first, start = divmod(epoch * length, self.synthetic)
-        passes = range(first, first + -(-(start + length) // self.synthetic))
-        drawn = [_generator(self.seed, 2, number).permutation(self.synthetic) for number in passes]
-        return np.concatenate(drawn)[start : start + length]
+        synthetic = EndlessPasses(self.synthetic, self.share, self.seed, purpose=2)
+        drawn = synthetic.batches(epoch * self.batches, self.batches)
+        return np.hstack([originals.reshape(-1, per_batch), self.originals + drawn])
 
 
 class PairedFixedShare(Mixing):
@@ -238,6 +227,29 @@ class PairedFixedShare(Mixing):
         alone = self.batch_size - 2 * self.share
         blocks = (parents, self.share), (others[: self.batches * alone], alone), (synthetic, self.share)
         return np.hstack([rows.reshape(self.batches, width) for rows, width in blocks])
+
+
+class OriginalsAlone(Mixing):
+    """The control of a mixing: batches of original pairs alone, as many in an epoch as the mixing has.
+
+    The pairs come in reshuffled passes that run on from epoch to epoch, so that over a run each comes equally often, or
+    once more than others; none comes twice in a batch unless a batch is larger than their number.
+
+    Args:
+        mixing: original and synthetic pairs, whose batches are counted.
+    """
+
+    def __init__(self, mixing: Mixing) -> None:
+        self._as_many = mixing.batches
+        super().__init__(mixing.originals, 0, mixing.batch_size, mixing.world_size, mixing.seed)
+
+    def _count(self) -> int:
+        return self._as_many
+
+    def draw(self, epoch: int) -> Rows:
+        """Return `[batches, batch_size]` rows of the epoch, drawn by seed and epoch alone."""
+        passes = EndlessPasses(self.originals, self.batch_size, self.seed, purpose=3)
+        return passes.batches(epoch * self.batches, self.batches)
 
 
 def proportional_share(originals: int, synthetic: int, batch_size: int) -> int:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from datamodules.errors import ConfigError
-from datamodules.mixing import FixedShare, Mixing, PairedFixedShare, PairedUnion, Union, proportional_share
+from datamodules.mixing import (
+    FixedShare,
+    Mixing,
+    OriginalsAlone,
+    PairedFixedShare,
+    PairedUnion,
+    Union,
+    proportional_share,
+)
 
 MixingMode = Literal["concat", "per_batch"]
 
@@ -21,7 +29,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
 
     An item is `(epoch, row)`, so that augmentation can be seeded by what is drawn and not by who draws it. Every
     original pair comes exactly once per epoch over all processes; only the last incomplete round of batches, one per
-    process, is left out. Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
+    process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`).
+    Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
 
     Args:
         originals: P.
@@ -31,6 +40,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
             batch, and then an epoch is one pass over the original pairs while synthetic pairs cycle.
         synthetic_per_batch: that share in rows; None for the share that synthetic pairs have among all pairs.
         sources: `[S]` row of the source pair of each synthetic pair; where given, each lies in the batch of its source.
+        control: whether all batches are of original pairs, as many of them as there would be with the synthetic ones.
         seed: draws the order, together with the epoch.
         rank: which process this is.
         world_size: number of processes.
@@ -53,26 +63,19 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         mode: MixingMode = "concat",
         synthetic_per_batch: int | None = None,
         sources: NDArray[np.int64] | None = None,
+        control: bool = False,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         _check(batch_size, mode, synthetic_per_batch, seed)
-        common: dict[str, int] = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
-        self.mixing: Mixing
-        if mode == "concat" and sources is not None and synthetic:
-            self.mixing = PairedUnion(originals, sources, **common)
-        elif mode == "concat" or not synthetic:
-            self.mixing = Union(originals, synthetic, **common)
-        elif sources is not None:
-            self.mixing = PairedFixedShare(originals, sources, synthetic_per_batch, **common)
-        else:
-            share = synthetic_per_batch
-            share = proportional_share(originals, synthetic, batch_size) if share is None else share
-            self.mixing = FixedShare(originals, synthetic, share, **common)
+        common = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
+        mixing = _mixing(originals, synthetic, mode, synthetic_per_batch, sources, common)
+        self.mixing = OriginalsAlone(mixing) if control else mixing
         self.rank, self.world_size = rank, world_size
         self._order: dict[str, Any] = {**common, "mixing": mode, "pairs": [originals, synthetic]}
         self._order |= {"synthetic_per_batch": synthetic_per_batch, "pair_with_source": sources is not None}
+        self._order["control"] = control
         self.epoch = 0
         self._start = self._served = 0
 
@@ -136,6 +139,25 @@ def _check(batch_size: int, mode: str, synthetic_per_batch: int | None, seed: in
             f"synthetic_per_batch is {synthetic_per_batch}, but mixing concat has no fixed share: set `mixing` to "
             "per_batch or leave `synthetic_per_batch` out."
         )
+
+
+def _mixing(
+    originals: int,
+    synthetic: int,
+    mode: MixingMode,
+    share: int | None,
+    sources: NDArray[np.int64] | None,
+    common: dict[str, int],
+) -> Mixing:
+    if not synthetic or (mode == "concat" and sources is None):
+        return Union(originals, synthetic, **common)
+    if sources is not None:
+        if mode == "concat":
+            return PairedUnion(originals, sources, **common)
+        return PairedFixedShare(originals, sources, share, **common)
+    if share is None:
+        share = proportional_share(originals, synthetic, common["batch_size"])
+    return FixedShare(originals, synthetic, share, **common)
 
 
 class ShardedSampler(Sampler[int]):

@@ -13,17 +13,29 @@ if TYPE_CHECKING:
     from lightning_modules.blip import BLIP
     from lightning_modules.clip import CLIP
     from lightning_modules.dual_encoder import DualEncoder
+    from lightning_modules.image_text import ImageTextModule
     from lightning_modules.processor import Processor
     from lightning_modules.reranking import RerankingModule
     from lightning_modules.siglip import SigLIP
     from lightning_modules.vsepp import VSEPP
 
-__all__ = ["BLIP", "CLIP", "VSEPP", "DualEncoder", "Processor", "RerankingModule", "RetrievalModule", "SigLIP"]
+__all__ = [
+    "BLIP",
+    "CLIP",
+    "VSEPP",
+    "DualEncoder",
+    "ImageTextModule",
+    "Processor",
+    "RerankingModule",
+    "RetrievalModule",
+    "SigLIP",
+]
 
 _HOMES = {
     "BLIP": "blip",
     "CLIP": "clip",
     "DualEncoder": "dual_encoder",
+    "ImageTextModule": "image_text",
     "Processor": "processor",
     "RerankingModule": "reranking",
     "RetrievalModule": "base",

@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _export(checkpoint: Path, folder: Path) -> int:
     from datamodules.errors import ConfigError
-    from lightning_modules import RetrievalModule
+    from lightning_modules import ImageTextModule
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; name a new folder for the export.")
-    model = RetrievalModule.load_from_checkpoint(checkpoint, map_location="cpu")
+    model = ImageTextModule.load_from_checkpoint(checkpoint, map_location="cpu")
     folder.mkdir(parents=True, exist_ok=True)
     model.export(folder)
     print(f"{type(model).__name__} exported to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")

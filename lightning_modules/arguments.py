@@ -25,6 +25,22 @@ def check_range(low: float, high: float = math.inf, **numbers: float | None) -> 
             raise ConfigError(f"`model.init_args.{key}` is {value}: give a number {bounds}.")
 
 
+def check_positive(**numbers: float | None) -> None:
+    """Check that arguments of a model lie above 0; None is no number to check.
+
+    Raises:
+        ConfigError: one does not, or is not a number.
+
+    Example:
+        >>> check_positive(lr_decay=0.0)
+        Traceback (most recent call last):
+        datamodules.errors.ConfigError: `model.init_args.lr_decay` is 0.0: give a number above 0.
+    """
+    for key, value in numbers.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"`model.init_args.{key}` is {value}: give a number above 0.")
+
+
 def check_crop(crop_scale: tuple[float, float]) -> None:
     """Check the range of the area that random crops take of an image.
 

@@ -15,6 +15,7 @@ from lightning_modules.blip_matching import matching_combinations
 from lightning_modules.blip_models import build_blip, rebuild_config
 from lightning_modules.blip_processor import BlipTokenizer, blip_processor, build_tokenizer, export_processor
 from lightning_modules.blip_towers import image_embeddings, image_states, matching_logits, text_embeddings
+from lightning_modules.distributed import share_buffers
 from lightning_modules.losses import CounterfactualMarginLoss, MatchingLoss, MomentumContrastiveLoss
 from lightning_modules.losses.arguments import checked_choice
 from lightning_modules.micro_batches import encode_in_parts
@@ -125,6 +126,8 @@ class BLIP(RerankingModule):
         self.counterfactual_weight = counterfactual_weight
         # Seeds the draw of negatives and counts up: a part of the checkpoint, and by DDP the same on all ranks.
         self.register_buffer("draws", torch.randint(2**40, ()))
+        # Every rank puts the same rows into its queue; DDP would send the whole queue again before every step.
+        self._ddp_params_and_buffers_to_ignore = [f"contrastive.{name}" for name, _ in self.contrastive.named_buffers()]
 
     def encode_with_states(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Map images `[B, 3, H, W]` to unit rows `[B, D]` and to the states `[B, T, W]` of the vision tower."""
@@ -158,8 +161,9 @@ class BLIP(RerankingModule):
         return torch.stack(list(losses.values())).sum()
 
     def on_train_start(self) -> None:
-        """Note how many steps the weight of the momentum copy takes to rise."""
+        """Start all ranks with one queue, and note how many steps the weight of the momentum copy takes to rise."""
         super().on_train_start()
+        share_buffers(self.contrastive)
         self.ramp_steps = self.alpha_epochs * self._steps_per_epoch()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

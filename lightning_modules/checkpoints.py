@@ -69,7 +69,7 @@ def checkpoint_class(path: str | Path, base: type[Any], key: str = "checkpoint_p
     if not isinstance(kind, type) or not issubclass(kind, base):
         raise ConfigError(
             f"`{key}` is {path}, which holds a {class_path.rpartition('.')[2]} and no {base.__name__}; "
-            "`RetrievalModule.load_from_checkpoint` rebuilds whatever model a checkpoint holds."
+            "`ImageTextModule.load_from_checkpoint` rebuilds whatever model a checkpoint holds."
         )
     return kind
 

@@ -10,21 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.batch import RetrievalBatch, Tokens
+from datamodules.batch import Tokens
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_range
-from lightning_modules.base import RetrievalModule
 from lightning_modules.caption_tokenizer import CaptionTokenizer, build_tokenizer, pack_tokenizer
-from lightning_modules.losses import CounterfactualMarginLoss, InfoNCELoss
-from lightning_modules.losses.contrastive import Positives
+from lightning_modules.contrastive import ContrastiveModule
 from lightning_modules.processor import Processor
 from lightning_modules.text_tower import Pooling, TextTower, build_text_model, check_length, rebuild_config
 from lightning_modules.timm_tower import build_timm, feature_width, full_name, image_transforms, preprocessing
 
-_MAX_LOG_SCALE = math.log(100)  # as for CLIP
 
-
-class DualEncoder(RetrievalModule):
+class DualEncoder(ContrastiveModule):
     """Two towers of other libraries, a projection head on each, and a contrastive loss.
 
     The names of its parameters, for `freeze` and `lr_scales`, begin with `image.`, `text.`, `image_head.` and
@@ -48,11 +44,7 @@ class DualEncoder(RetrievalModule):
         temperature: what similarities are divided by at the start; it is learned, and stays above 0.01 as CLIP's.
         crop_scale: area range of the random crop in training.
         flip: whether half of the training images are mirrored; not for captions that tell left from right.
-        positives: what another pair of the same image is to the loss, see `InfoNCELoss`.
-        counterfactual_weight: weight of a margin between a synthetic pair and its source, where a batch holds both
-            (`data.init_args.pair_with_source`); 0: the contrastive loss alone.
-        counterfactual_margin: that margin, in units of cosine.
-        **options: the arguments of `RetrievalModule`.
+        **options: further arguments of `ContrastiveModule` and `RetrievalModule`.
 
     Raises:
         ConfigError: when a library knows no such model, weights or tokenizer do not fit, or a number is out of range.
@@ -75,16 +67,12 @@ class DualEncoder(RetrievalModule):
         temperature: float = 0.07,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: bool = False,
-        positives: Positives = "diagonal",
-        counterfactual_weight: float = 0.0,
-        counterfactual_margin: float = 0.2,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.save_hyperparameters(logger=False)
         check_range(0.01, 1, temperature=temperature)
         check_range(1, embed_dim=embed_dim, hidden_dim=hidden_dim)
-        check_range(0, counterfactual_weight=counterfactual_weight)
         self.image = build_timm(image_model, image_weights, image_size, image_options)
         wanted = preprocessing(self.image, image_size, image_preprocess)
         self.text = TextTower(build_text_model(text_model, text_config), pooling)
@@ -98,9 +86,11 @@ class DualEncoder(RetrievalModule):
         self.image_head = _head(feature_width(self.image, wanted["input_size"]), hidden_dim, embed_dim)
         self.text_head = _head(self.text.model.config.hidden_size, hidden_dim, embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        self.loss = InfoNCELoss(positives)
-        self.counterfactual_loss = CounterfactualMarginLoss(counterfactual_margin)
-        self.counterfactual_weight = counterfactual_weight
+
+    @property
+    def log_scale(self) -> nn.Parameter:
+        """The logarithm `[]` of what cosines are multiplied by in the loss."""
+        return self.logit_scale
 
     def encode_images(self, pixel_values: Tensor) -> Tensor:
         """Map images `[B, 3, H, W]` to unit rows `[B, D]`."""
@@ -111,21 +101,6 @@ class DualEncoder(RetrievalModule):
         if not isinstance(tokens, Mapping):
             raise TypeError("The tokens of a DualEncoder are a mapping with `input_ids` and `attention_mask`.")
         return F.normalize(self.text_head(self.text(tokens)).float(), dim=-1)
-
-    def training_loss(self, batch: RetrievalBatch) -> Tensor:
-        """Return the contrastive loss of a batch of pairs, over all ranks, and the weighted counterfactual margin."""
-        images, texts = self.embed_pairs(batch)
-        loss: Tensor = self.loss(images, texts, self.logit_scale.exp(), batch.image_ids)
-        if self.counterfactual_weight:
-            ids = batch.caption_ids, batch.source_caption_ids, batch.synthetic
-            loss = loss + self.counterfactual_weight * self.counterfactual_loss(images, texts, *ids)
-        return loss
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take a step, then clamp the learned log scale to [0, ln 100]."""
-        super().optimizer_step(*args, **kwargs)
-        with torch.no_grad():
-            self.logit_scale.clamp_(0, _MAX_LOG_SCALE)
 
 
 def _tokenizer(given: str | dict[str, str] | None, text_model: str | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pkgutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.base import RetrievalModule
 from lightning_modules.callbacks import CalmProgressBar, ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
 from lightning_modules.checkpoints import checkpoint_class
+from lightning_modules.image_text import ImageTextModule
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
 _TRAINER_DEFAULTS = {
@@ -28,7 +30,6 @@ _TRAINER_DEFAULTS = {
     "logger": True,
 }
 _CHECKPOINT_DEFAULTS = {
-    "checkpoint.monitor": "val/rsum",
     "checkpoint.mode": "max",
     "checkpoint.filename": "best",
     "checkpoint.auto_insert_metric_name": False,
@@ -78,7 +79,7 @@ class RetrievalCLI(LightningCLI):
         super().parse_arguments(parser, args)
         if verb := self.config.get("subcommand"):
             if path := self.config[verb].ckpt_path:  # "best" and "last" are no files: a fresh run folder has neither
-                checkpoint_class(path, RetrievalModule, "ckpt_path")
+                checkpoint_class(path, ImageTextModule, "ckpt_path")
             elif self.config[verb].model is None:
                 raise ConfigError(
                     "There is no `model`: give its `class_path`, or with `--ckpt_path` a checkpoint that holds one."
@@ -100,8 +101,10 @@ class RetrievalCLI(LightningCLI):
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
 
     def before_instantiate_classes(self) -> None:
-        """Make the run folder and point every logger at it."""
+        """Make the run folder, point every logger at it, and have the best checkpoint chosen as the model says."""
         config = self.config[self.subcommand]
+        if config.checkpoint.monitor is None:
+            config.checkpoint.monitor = pkgutil.resolve_name(config.model.class_path).monitor
         self.run_folder = fresh_run_folder(Path(config.runs), config.name)
         share_run_folder(self.run_folder)
         config.trainer.default_root_dir = str(self.run_folder)
@@ -122,7 +125,9 @@ class RetrievalCLI(LightningCLI):
             if isinstance(logger, WandbLogger):
                 logger._wandb_init.pop("anonymous", None)  # wandb warns of it although Lightning passes None
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
-        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveQueries(), SaveEmbeddings()]
+        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveEmbeddings()]
+        if isinstance(self.model, RetrievalModule):
+            callbacks.append(SaveQueries())
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(CalmProgressBar())
         trainer.callbacks = callbacks

@@ -27,7 +27,7 @@ def test_the_two_commands_stand_for_pip_and_for_uv() -> None:
         assert demo is not None
         assert test is not None
         assert "train.py fit --config configs/demo.yaml" in demo.group(1)
-        assert test.group(1).endswith(".venv/bin/pytest")
+        assert test.group(1).endswith(".venv/bin/pytest -n 2 --dist loadfile")
         assert all("-c constraints.txt -e" in line.group(1) for line in (demo, test))
 
 

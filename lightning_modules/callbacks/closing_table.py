@@ -16,9 +16,9 @@ _FURTHER = {"mean over folds": "folds/", "re-ranked": "reranked/"}
 
 
 class ClosingTable(Callback):
-    """Prints recall and ODmAP beside the two reference rows that need no model.
+    """Prints recall and ODmAP beside the two reference rows that need no model; of other models, every score.
 
-    After `fit` it shows the last epoch and, where that is another one, the epoch of the best rsum.
+    After `fit` it shows the last epoch and, where that is another one, the epoch that is best by the model's `monitor`.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,8 @@ class ClosingTable(Callback):
         if not self._epochs or not trainer.is_global_zero:
             return
         last = max(self._epochs)
-        best = max(self._epochs, key=lambda epoch: self._epochs[epoch].get("val/rsum", 0.0))  # the first of equals
+        monitor = str(getattr(pl_module, "monitor", "val/rsum"))
+        best = max(self._epochs, key=lambda epoch: self._epochs[epoch].get(monitor, 0.0))  # the first of equals
         rows = {f"epoch {last} (last)" if last != best else f"epoch {last} (last, best)": self._epochs[last]}
         if last != best:
             rows[f"epoch {best} (best)"] = self._epochs[best]
@@ -52,29 +53,48 @@ def print_scores(stage: str, rows: Mapping[str, Mapping[str, float]], console: C
     """Print one row per entry, then the random-ranking and the own-captions row, all in per cent.
 
     Below an entry stand its 95 % interval, its mean over folds, and its scores after re-ranking with their interval,
-    where they were logged.
+    where they were logged. Where no recall was logged, every score has a row instead, and every entry a column.
 
     Args:
         stage: prefix of the logged keys, "val" or "test".
         rows: for each row's name the logged scores.
         console: where to print; None: standard output, 120 columns wide where that is no terminal.
     """
-    first = {key.removeprefix(f"{stage}/"): value for key, value in next(iter(rows.values())).items()}
+    prefix = f"{stage}/"
+    scores = {
+        name: {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+        for name, row in rows.items()
+    }
+    build = _retrieval_table if all("rsum" in row for row in scores.values()) else _plain_table
+    table = build(scores)
+    table.title = f"{stage} scores in per cent"
+    (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
+
+
+def _plain_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("")
+    for name in rows:
+        table.add_column(name, justify="right")
+    for score in next(iter(rows.values())):
+        table.add_row(score, *(_number(row.get(score)) for row in rows.values()))
+    return table
+
+
+def _retrieval_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
+    first = next(iter(rows.values()))
     groups = {name: cuts for name in _GROUPS if (cuts := _cut_offs(name, first))}
-    table = Table(title=f"{stage} scores in per cent", caption=_caption(first))
-    table.add_column()
+    table = Table("", caption=_caption(first))
     for name, cuts in groups.items():
         table.add_column(f"{name.replace('/', ' ')}@{'/'.join(map(str, cuts))}", justify="right")
     table.add_column("rsum", justify="right")
-    for name, values in rows.items():
-        scores = {key.removeprefix(f"{stage}/"): value for key, value in values.items()}
+    for name, scores in rows.items():
         table.add_row(name, *_cells(groups, scores), _number(scores.get("rsum")))
         _add_rows(table, groups, scores, _interval(""))
         _add_rows(table, groups, scores, {name: (prefix, "") for name, prefix in _FURTHER.items()})
         _add_rows(table, groups, scores, _interval("reranked/"))
     table.add_section()
     _add_rows(table, groups, first, {name: (prefix, "") for name, prefix in _REFERENCES.items()})
-    (console or Console(width=None if sys.stdout.isatty() else 120)).print(table)
+    return table
 
 
 def _interval(prefix: str) -> dict[str, tuple[str, str]]:

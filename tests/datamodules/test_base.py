@@ -126,6 +126,27 @@ def test_pairs_with_their_sources(world):
         assert synthetic[0] in batch.image_ids[~batch.synthetic]
 
 
+def test_a_control_trains_on_originals_alone_in_as_many_batches(world):
+    for options in ({}, {"mixing": "per_batch", "batch_size": 6}, {"pair_with_source": True}, {"ratio": 0.125}):
+        both = list(world.datamodule(**options).train_dataloader())
+        alone = list(world.datamodule(**options, control=True).train_dataloader())
+        assert [len(batch) for batch in alone] == [len(batch) for batch in both]
+        assert any(batch.synthetic.any() for batch in both)
+        assert not any(batch.synthetic.any() for batch in alone)
+
+
+def test_a_control_reads_no_synthetic_picture(world):
+    for path in world.synthetic.rglob("*.png"):
+        path.write_bytes(b"")
+    assert len(list(world.datamodule(control=True, max_unreadable=0).train_dataloader())) == 5
+
+
+@pytest.mark.parametrize("options", [{"synthetic": None}, {"ratio": 0}, {"ratio": 0.01}])
+def test_a_control_of_nothing_is_an_error(world, options):
+    with pytest.raises(ConfigError, match=r"^control is true, but .*`synthetic`.*`ratio`.*`control`"):
+        world.datamodule(**options, control=True).train_dataloader()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -245,8 +266,8 @@ def test_public_names_load_when_they_are_asked_for():
         _ = datamodules.Nothing
 
 
-def fit(world, folder, checkpoint=None, workers=0, callbacks=(), **options):
-    datamodule = world.datamodule(processor=None, num_workers=workers, pair_with_source=True)
+def fit(world, folder, checkpoint=None, workers=0, callbacks=(), control=False, **options):
+    datamodule = world.datamodule(processor=None, num_workers=workers, pair_with_source=True, control=control)
     probe = Probe(world.processor)
     loop = trainer(folder, callbacks=list(callbacks), **options)
     loop.fit(probe, datamodule, ckpt_path=checkpoint, weights_only=False)
@@ -259,6 +280,7 @@ def fit(world, folder, checkpoint=None, workers=0, callbacks=(), **options):
     [
         ({"max_epochs": 3}, 0, ("step=2", "step=5", "step=8", "epoch=5", "score=10")),
         ({"max_epochs": 3}, 2, ("step=7",)),
+        ({"max_epochs": 3, "control": True}, 0, ("step=7",)),
         ({"max_epochs": -1, "max_steps": 13}, 0, ("step=5", "step=8", "score=5")),
         ({"max_epochs": 3, "limit_train_batches": 3}, 0, ("step=3", "step=4")),
     ],
@@ -276,6 +298,34 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(world, tmp_path, options
         resumed = fit(world, tmp_path, tmp_path / "saved" / f"{name}.ckpt", workers, **options)
         assert resumed.seen == whole.seen[int(name.split("=")[1]) :]
         assert torch.equal(resumed.weight, whole.weight)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "Trained on 16 original and 4 synthetic pairs: 5 batches of 4 an epoch."),
+        (
+            {"control": True},
+            "Trained on 16 original pairs alone: 5 batches of 4 an epoch, as many as with 4 synthetic pairs.",
+        ),
+    ],
+)
+def test_a_run_ends_with_what_it_trained_on(world, tmp_path, monkeypatch, options, words):
+    said = []
+    monkeypatch.setattr("datamodules.training.rank_zero_info", said.append)
+    loop = trainer(tmp_path, max_epochs=2, limit_val_batches=0)
+    loop.fit(Probe(world.processor), world.datamodule(**options))
+    loop.validate(Probe(world.processor), world.datamodule(**options), verbose=False)
+    assert (said, loop.global_step) == ([words], 10)
+
+
+def test_two_ranks_say_what_each_trains_on(world, monkeypatch):
+    said = []
+    monkeypatch.setattr("datamodules.training.rank_zero_info", said.append)
+    datamodule = on_rank(world.datamodule(batch_size=2), 0, 2)
+    datamodule.train_dataloader()
+    datamodule.teardown("fit")
+    assert said == ["Trained on 16 original and 4 synthetic pairs: 5 batches of 2 an epoch on each of 2 processes."]
 
 
 def test_every_epoch_is_shuffled_anew(world, tmp_path):

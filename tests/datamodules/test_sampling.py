@@ -116,6 +116,46 @@ def test_a_fixed_share_goes_through_all_synthetic_pairs_before_it_repeats_one():
     assert stream[:40] != stream[40:80]
 
 
+def test_a_fixed_share_holds_no_synthetic_pair_twice():
+    sampler = MixedBatchSampler(90, 7, batch_size=10, mode="per_batch", synthetic_per_batch=5)
+    for epoch in range(4):
+        for batch in epoch_of(sampler, epoch):
+            assert len(set(batch)) == 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(mixes(), st.integers(1, 4))
+def test_a_control_has_as_many_batches_of_originals_alone(mix, epochs):
+    arguments, world = mix
+    plain, control = build(arguments, world), build(arguments | {"control": True}, world)
+    if plain is None:
+        assert control is None
+        return
+    counts = np.zeros(arguments["originals"], dtype=int)
+    for epoch in range(epochs):
+        for one, other in zip(control, plain, strict=True):
+            batches = epoch_of(one, epoch)
+            assert len(one) == len(other) == len(batches)
+            assert all(len(set(batch)) == len(batch) == arguments["batch_size"] for batch in batches)
+            np.add.at(counts, np.concatenate(batches), 1)  # fails at the row of a synthetic pair
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_control_repeats_exactly_and_shuffles_every_pass():
+    options = {"sources": np.arange(20), "batch_size": 6, "control": True}
+    control = MixedBatchSampler(40, 20, **options)
+    epochs = [np.concatenate(epoch_of(control, epoch)) for epoch in range(4)]
+    stream = np.concatenate(epochs).tolist()
+    assert stream[:40] != stream[40:80]
+    assert epochs[3].tolist() == np.concatenate(epoch_of(MixedBatchSampler(40, 20, **options), 3)).tolist()
+    assert epochs[0].tolist() != np.concatenate(epoch_of(MixedBatchSampler(40, 20, **options, seed=1), 0)).tolist()
+
+
+def test_a_control_of_one_batch_may_be_larger_than_the_originals():
+    rows = np.concatenate(epoch_of(MixedBatchSampler(10, 10, batch_size=16, control=True), 0))
+    assert sorted(np.bincount(rows)) == [1] * 4 + [2] * 6
+
+
 def test_the_share_by_default_is_that_of_the_pairs():
     sampler = MixedBatchSampler(90, 30, batch_size=12, mode="per_batch")
     assert {sum(row >= 90 for row in batch) for batch in epoch_of(sampler, 0)} == {3}
@@ -135,6 +175,7 @@ def test_epochs_and_seeds_differ_and_repeat_exactly():
 @given(mixes(), st.data())
 def test_a_loaded_state_continues_with_the_next_batch(mix, data):
     arguments, world = mix
+    arguments["control"] = data.draw(st.booleans())
     samplers = build(arguments, world)
     if samplers is None:
         return
@@ -157,6 +198,8 @@ def test_a_state_of_other_batches_warns():
     state = MixedBatchSampler(40, batch_size=5).state_dict() | {"batch": 2}
     with pytest.warns(UserWarning, match="batch_size"):
         MixedBatchSampler(40, batch_size=4).load_state_dict(state)
+    with pytest.warns(UserWarning, match="control"):
+        MixedBatchSampler(40, batch_size=5, control=True).load_state_dict(state)
 
 
 def test_subsets_are_counted_in_original_pairs_and_nested():
@@ -210,6 +253,10 @@ def test_a_coco_sized_epoch_is_laid_out_in_arrays():
     assert len(sampler) == (566_747 + 45_467) // 256
     rows = sampler.mixing.draw(0)
     assert len(np.unique(rows)) == rows.size
+    control = MixedBatchSampler(566_747, 45_467, batch_size=256, sources=sources, control=True)
+    rows = control.mixing.draw(9)
+    assert rows.shape == (len(sampler), 256)
+    assert np.diff(np.sort(rows, axis=1)).min() > 0
 
 
 @given(st.integers(0, 20), st.integers(1, 4))

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datamodules.batch import RetrievalBatch
 from lightning_modules.blip import BLIP
 from lightning_modules.blip_processor import BlipTokenizer, build_tokenizer
+from lightning_modules.distributed import share_buffers
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "picture", "of", "dogs", *"0123456789"]
 CONFIG: dict[str, Any] = {
@@ -333,8 +335,19 @@ def _steps(rank: int, sizes: list[int], negatives: str) -> list[Any]:
     return [found, {name: tensor.tolist() for name, tensor in model.state_dict().items()}]
 
 
+def _sent(rank: int) -> list[int]:
+    """Give the ranks different buffers and let DDP even them out, as it also does before every step."""
+    model = _blip()
+    model.draws.fill_(rank)
+    model.contrastive.id_queue.fill_(rank)
+    DistributedDataParallel(model)
+    kept = int(model.contrastive.id_queue[0])
+    share_buffers(model.contrastive)
+    return [int(model.draws), kept, int(model.contrastive.id_queue[0])]
+
+
 def _ranks(rank: int, world: int, sizes: list[int]) -> list[Any]:
-    return [_steps(rank, sizes, "all_ranks"), _steps(rank, sizes, "local")[0]]
+    return [_steps(rank, sizes, "all_ranks"), _steps(rank, sizes, "local")[0], _sent(rank)]
 
 
 @pytest.mark.slow
@@ -342,11 +355,12 @@ def _ranks(rank: int, world: int, sizes: list[int]) -> list[Any]:
 def test_ranks_train_as_one_process_on_the_whole_batch(run_ranks: Callable[..., list[Any]]) -> None:
     losses, state = _steps(0, [5], "all_ranks")
     local = []
-    for (found, weights), own in run_ranks(_ranks, 2, [3, 2]):
+    for rank, ((found, weights), own, sent) in enumerate(run_ranks(_ranks, 3, [2, 1, 2])):
+        assert sent == [0, rank, 0]  # DDP sends the seed of the draws and leaves the long queues to themselves
         assert found == pytest.approx(losses, abs=1e-6)
         assert weights.keys() == state.keys()
         for name, right in state.items():
             error = (torch.tensor(weights[name]).double() - torch.tensor(right).double()).abs().max()
             assert error < 1e-6, name
         local.append(own)
-    assert local[0] == local[1] != losses  # negatives of one rank alone are others, and the loss is still shared
+    assert local[0] == local[1] == local[2] != losses  # negatives of one rank alone are others, and the loss is still shared

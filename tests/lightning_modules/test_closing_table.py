@@ -82,3 +82,17 @@ def test_without_queries_there_is_no_odmap() -> None:
     lines = _printed({"this model": {k: v for k, v in SCORES.items() if not any(word in k for word in needs_queries)}})
     assert "ODmAP" not in "\n".join(lines)
     assert "7.3 20.0" in _row(lines, "this model")
+
+
+def test_a_model_without_recall_has_a_row_for_every_score() -> None:
+    lines = _printed(
+        {
+            "epoch 9 (last)": {"val/worst_group": 61.25, "val/group/0-1": 70.0, "train/loss": 1.0},
+            "epoch 7 (best)": {"val/worst_group": 64.5, "val/group/0-1": 68.0, "train/loss": 2.0},
+        }
+    )
+    assert _row(lines, "worst_group").split() == ["│", "worst_group", "│", "61.2", "│", "64.5", "│"]
+    assert _row(lines, "group/0-1").split()[3::2] == ["70.0", "68.0"]
+    assert _row(lines, "epoch 7").index("epoch 9") < _row(lines, "epoch 9").index("epoch 7")
+    assert "train/loss" not in "\n".join(lines)
+    assert "rsum" not in "\n".join(lines)

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules import base
+from lightning_modules import image_text
 
 
 @pytest.fixture
 def _eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let Dynamo trace, and the graphs run as they are: no compiler is needed."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    base._compiled.cache_clear()
+    image_text._compiled.cache_clear()
     yield
-    base._compiled.cache_clear()
+    image_text._compiled.cache_clear()
     torch._dynamo.reset()
 
 

@@ -1,0 +1,149 @@
+"""What a data module trains on: the pairs of a run, their batches, and where in them a run is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from datamodules.datasets import TrainPairs
+from datamodules.errors import ConfigError
+from datamodules.images import Reader
+from datamodules.loaders import RetrievalLoader, make_loader, place, rows_of_splits
+from datamodules.mixing import draw_subset
+from datamodules.processor import Processor
+from datamodules.sampling import MixedBatchSampler, MixingMode
+from datamodules.synthetic_set import SyntheticSet
+from datamodules.tables import Tables
+
+
+class TrainingDataModule(LightningDataModule, ABC):
+    """The training half of `RetrievalDataModule`, which says what the attributes are."""
+
+    image_root: Path
+    train_splits: tuple[str, ...]
+    ratio: float | None
+    mixing: MixingMode
+    synthetic_per_batch: int | None
+    pair_with_source: bool
+    control: bool
+    batch_size: int
+    num_workers: int
+    seed: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sampler: MixedBatchSampler | None = None
+        self._position: dict[str, Any] | None = None
+
+    @property
+    @abstractmethod
+    def tables(self) -> Tables:
+        """The original data set as columns."""
+
+    @property
+    @abstractmethod
+    def reader(self) -> Reader:
+        """Reads images or features, and counts those that cannot be read."""
+
+    @property
+    @abstractmethod
+    def processor(self) -> Processor:
+        """Preprocessing of the backbone."""
+
+    @abstractmethod
+    def _synthetic(self, *splits: str) -> SyntheticSet | None:
+        """Return the synthetic pairs or queries of these splits, None where there is no synthetic set."""
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
+        """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
+        captions = self.tables.captions_of(rows_of_splits(self.tables, "train_splits", *self.train_splits))
+        synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
+        if synthetic is not None:
+            synthetic.check_captions()
+        available = 0 if synthetic is None else len(synthetic)
+        chosen = draw_subset(len(captions), available, self.ratio, self.seed)
+        if self.control and not len(chosen):
+            raise ConfigError(
+                "control is true, but there are no synthetic pairs whose batches it could count: give `synthetic` and "
+                "`ratio` of the run that it is compared with, or leave `control` out."
+            )
+        return captions, synthetic, chosen
+
+    def training_captions(self) -> list[str]:
+        """Return the captions of all original training pairs."""
+        images = rows_of_splits(self.tables, "train_splits", *self.train_splits)
+        return self.tables.texts.take(self.tables.captions_of(images))
+
+    def _sources(self) -> NDArray[np.int64] | None:
+        captions, synthetic, chosen = self._pairs
+        if synthetic is None or not self.pair_with_source:
+            return None
+        return synthetic.source_rows(chosen, self.tables.caption_ids[captions])
+
+    def train_dataloader(self) -> RetrievalLoader:
+        """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
+        captions, synthetic, chosen = self._pairs
+        rank, world_size = place(self.trainer)
+        self._sampler = MixedBatchSampler(
+            len(captions),
+            len(chosen),
+            batch_size=self.batch_size,
+            mode=self.mixing,
+            synthetic_per_batch=self.synthetic_per_batch,
+            sources=self._sources(),
+            control=self.control,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self._resume(self._sampler)
+        if self.control:
+            synthetic, chosen = None, chosen[:0]
+        pairs = TrainPairs(
+            self.tables, self.image_root, captions, synthetic, chosen, self.processor, self.reader, self.seed
+        )
+        options = {"batch_sampler": self._sampler, "persistent_workers": self.num_workers > 0}
+        return make_loader(pairs, self.num_workers, self.seed, **options)
+
+    def teardown(self, stage: str) -> None:
+        """Say what a run was trained on."""
+        if stage == "fit" and self._sampler is not None:
+            rank_zero_info(f"Trained on {self._what(self._sampler)}.")
+
+    def _what(self, sampler: MixedBatchSampler) -> str:
+        captions, _, chosen = self._pairs
+        batches = f"{len(sampler):,} batches of {self.batch_size} an epoch"
+        if sampler.world_size > 1:
+            batches += f" on each of {sampler.world_size} processes"
+        if self.control:
+            return f"{len(captions):,} original pairs alone: {batches}, as many as with {len(chosen):,} synthetic pairs"
+        return f"{len(captions):,} original and {len(chosen):,} synthetic pairs: {batches}"
+
+    def _resume(self, sampler: MixedBatchSampler) -> None:
+        if self._position is not None:
+            sampler.load_state_dict(self._position)
+        elif self.trainer is not None:
+            sampler.set_epoch(self.trainer.current_epoch)
+        self._position = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the number of its batches that were trained on, whatever loader workers have fetched."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        ended = done >= self.trainer.num_training_batches
+        position = {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else done}
+        return self._sampler.state_dict() | position
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have the next training loader start where the checkpoint was saved."""
+        if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
+            self._position = dict(state_dict)
