@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from metrics.annotated import AnnotatedRetrieval
     from metrics.baselines import ODmAPBaselines
     from metrics.groups import GroupAccuracy
+    from metrics.maps import MapScores
     from metrics.odmap import ODmAP
     from metrics.recall import RetrievalRecall
 
-__all__ = ["AnnotatedRetrieval", "GroupAccuracy", "ODmAP", "ODmAPBaselines", "RetrievalRecall"]
+__all__ = ["AnnotatedRetrieval", "GroupAccuracy", "MapScores", "ODmAP", "ODmAPBaselines", "RetrievalRecall"]
 
 _HOMES = {
     "AnnotatedRetrieval": "annotated",
     "GroupAccuracy": "groups",
+    "MapScores": "maps",
     "ODmAP": "odmap",
     "ODmAPBaselines": "baselines",
     "RetrievalRecall": "recall",
