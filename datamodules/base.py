@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 
 from datamodules.arguments import check_counts
 from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset
@@ -19,6 +17,7 @@ from datamodules.errors import AnnotationError
 from datamodules.features import FeatureReader
 from datamodules.images import ImageReader, Reader, open_rgb
 from datamodules.loaders import RetrievalLoader, evaluation_loaders, folds, gallery, rows_of_splits
+from datamodules.matched import MatchedCaptions
 from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.positives import Positives, read_all_positives
 from datamodules.processor import Processor, find_processor
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-class RetrievalDataModule(TrainingDataModule):
+class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
     """Original pairs mixed with synthetic ones for training; images, queries and captions for evaluation.
 
     A subclass says where its data lies: it implements `read` and sets `image_root`.
@@ -149,16 +148,6 @@ class RetrievalDataModule(TrainingDataModule):
     def reader(self) -> Reader:
         """Reads images and counts those that cannot be read, over all loaders; or reads `features` in their place."""
         return FeatureReader(self.features) if self.features else ImageReader(self.max_unreadable)
-
-    @cached_property
-    def _mentions(self) -> NDArray[np.bool_]:
-        from datamodules.mentions import mentions
-
-        return mentions(self.tables, self.matcher, self.cache_dir)
-
-    def mentions(self) -> NDArray[np.bool_]:
-        """Return `[M, C]` bool, the classes that each caption names; computed once and cached by content."""
-        return self._mentions
 
     def image_path(self, row: int) -> Path:
         """Return the file of an image row."""

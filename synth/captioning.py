@@ -1,4 +1,4 @@
-"""What a caption strategy is asked about a counterfactual, and what the matcher says to its answer."""
+"""What a caption strategy is asked about a counterfactual, and what the data set reads in its answer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from datamodules.phrases import Phrase, PhraseMatcher
+from datamodules.phrases import Phrase
 from synth.captions import CaptionRequest
 from synth.objects import visible
 from synth.rules import Rule
-from synth.selection import Removal
 
 if TYPE_CHECKING:
     from synth.config import SynthesisConfig
@@ -22,14 +21,14 @@ Answers: TypeAlias = list[str | Rule]
 
 
 def edits(config: SynthesisConfig, plans: Sequence[Plan]) -> Answers:
-    """Return the captions of plans, written by a strategy that needs no image, and read by the matcher afresh."""
+    """Return the captions of plans, written by a strategy that needs no image, and read by the data set afresh."""
     if not plans:
         return []
-    matcher = config.data.matcher
-    captions = config.data.tables.texts.take(np.array([plan.caption for plan in plans], dtype=np.int64))
-    phrases = matcher.phrases(captions) if config.caption.edits_source else [[] for _ in captions]
+    rows = np.array([plan.caption for plan in plans], dtype=np.int64)
+    captions = config.data.tables.texts.take(rows)
+    phrases = config.data.phrases(rows) if config.caption.edits_source else [[] for _ in captions]
     asked = [request(config, *each) for each in zip(plans, captions, phrases, strict=True)]
-    return checked(matcher, [plan.removal for plan in plans], config.caption.write(asked))
+    return checked(config, plans, config.caption.write(asked))
 
 
 def request(
@@ -57,24 +56,26 @@ def request(
     )
 
 
-def checked(matcher: PhraseMatcher, removals: Sequence[Removal], answers: Sequence[str | Rule]) -> Answers:
-    """Let a caption pass if the matcher, reading it afresh, finds a kept class and no removed one.
+def checked(config: SynthesisConfig, plans: Sequence[Plan], answers: Sequence[str | Rule]) -> Answers:
+    """Let a caption pass if the data set, reading it afresh, finds a kept class and no removed one.
 
     Args:
-        matcher: finds the classes that a caption names.
-        removals: what each image lost.
+        config: the synthesis.
+        plans: the counterfactuals.
         answers: the caption of each, or the rule that forbade it, which stays.
 
     Returns:
         The caption, or the rule against it, for each.
     """
-    named = matcher.mentions([answer if isinstance(answer, str) else "" for answer in answers])
+    texts = [answer if isinstance(answer, str) else "" for answer in answers]
+    sources = [plan.caption if config.caption.edits_source else -1 for plan in plans]
+    named = config.data.named(texts, np.array(sources, dtype=np.int64))
     found: Answers = []
-    for removal, answer, classes in zip(removals, answers, named, strict=True):
+    for plan, answer, classes in zip(plans, answers, named, strict=True):
         if isinstance(answer, Rule):
             found.append(answer)
-        elif classes[list(removal.removed)].any():
+        elif classes[list(plan.removal.removed)].any():
             found.append(Rule.STILL_NAMED)
         else:
-            found.append(answer if classes[list(removal.kept)].any() else Rule.NO_KEPT_WORD)
+            found.append(answer if classes[list(plan.removal.kept)].any() else Rule.NO_KEPT_WORD)
     return found

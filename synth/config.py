@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError, MissingPathError
 from datamodules.phrases import PhraseMatcher
+from datamodules.synthetic_set import SyntheticSet
 from datamodules.tables import Tables
 from synth.captions import CaptionStrategy, NounPhraseRemoval
 from synth.fills import Fill, TeleaFill
@@ -27,9 +29,10 @@ SYNTHETIC_ID_BASE = 2**40
 
 
 class Source(Protocol):
-    """What the synthesis needs of a data module: its tables, its words for classes, and its images.
+    """What the synthesis needs of a data module: its tables, what its captions name, and its images.
 
-    Its methods return Any because jsonargparse, to accept a class, wants annotations that are equal, not compatible.
+    `datamodules.matched.MatchedCaptions` has the methods that read captions, for a matcher of words. The methods return
+    Any because jsonargparse, to accept a class, wants annotations that are equal, not compatible.
     """
 
     @property
@@ -53,6 +56,15 @@ class Source(Protocol):
 
     def mentions(self) -> Any:
         """Return `[M, C]` bool, True where a caption names a class."""
+
+    def phrases(self, rows: NDArray[np.int64]) -> Any:
+        """Return the noun phrases of each of these captions of the data set."""
+
+    def named(self, texts: Sequence[str], sources: NDArray[np.int64]) -> Any:
+        """Return `[R, C]` bool for R new captions; `sources` has the caption rows that they were edited from, or -1."""
+
+    def named_in(self, made: SyntheticSet, *, edited: bool) -> Any:
+        """Return `[N, C]` bool for the captions of a finished set."""
 
     def read_image(self, row: int) -> Any:
         """Return the image of a row as a PIL image in RGB; raise `UnreadableImageError` if it is none."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
-from datamodules.mentions import mentions_of
 from datamodules.synthetic_set import SyntheticSet
 from synth.config import SynthesisConfig
 
@@ -180,7 +179,7 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     shown[tables.object_images, tables.categories] = True
     images, captions = Cooccurrence.of(shown[rows]), Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
     _, first = np.unique(made.image_ids, return_index=True)  # an image may have several captions
-    named = mentions_of(made.texts, data.matcher, data.cache_dir)
+    named = data.named_in(made, edited=config.caption.edits_source)
     order = np.argsort(tables.image_ids)
     sources = order[np.searchsorted(tables.image_ids, made.source_image_ids[first], sorter=order)]
     left = shown[sources] & ~made.removed[first]

@@ -256,7 +256,7 @@ class Stage:
             self._record(each.unit, outcome)
 
     def _answers(self, filled: Sequence[_Opened]) -> list[list[str | Rule]]:
-        """Return the captions of each image: those planned, or written now and read by the matcher."""
+        """Return the captions of each image: those planned, or written now and read by the data set."""
         config = self._config
         if not config.caption.needs_image:
             return [[plan.text for plan in each.unit.plans] for each in filled]
@@ -264,7 +264,7 @@ class Stage:
         texts = config.data.tables.texts
         asked = [request(config, plan, texts[plan.caption], image=each.filled) for each, plan in pairs]
         written = config.caption.write(asked) if asked else []
-        read = iter(checked(config.data.matcher, [plan.removal for _, plan in pairs], written))
+        read = iter(checked(config, [plan for _, plan in pairs], written))
         return [[next(read) if plan.caption >= 0 else "" for plan in each.unit.plans] for each in filled]
 
     def _tolerate(self, failed: _Failed) -> Outcome:

@@ -45,8 +45,8 @@ class CaptionStrategy(ABC):
     """Writes captions of counterfactual images.
 
     A strategy of your own is a subclass with a `name`, a `version` and `write`; a config takes it by its class path.
-    Whoever calls it reads the answers with the matcher of the data set, and drops those that name a removed class or
-    no kept one: a strategy need not check.
+    Whoever calls it has the data set read the answers, and drops those that name a removed class or no kept one: a
+    strategy need not check.
 
     Attributes:
         name: what the metadata of a synthetic image call the strategy.

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from datamodules.errors import UnreadableImageError
+from datamodules.matched import MatchedCaptions
 from datamodules.phrases import Phrase
 from datamodules.tables import Tables
 
@@ -53,7 +54,7 @@ class WordMatcher:
         return Phrase(found.start(), found.end(), frozenset({CLASSES.index(word)} if word in CLASSES else ()))
 
 
-class DrawnData:
+class DrawnData(MatchedCaptions):
     """What the synthesis uses of a data module."""
 
     def __init__(self, root: str, max_unreadable: int = 0) -> None:
