@@ -8,7 +8,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -98,18 +98,34 @@ def content_hash(path: Path, cache: Path) -> str:
         path: the file.
         cache: folder that remembers the hash; a folder that cannot be written only costs the reading.
     """
-    stat = path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-    note = cache / "hashes" / f"{hash_of(str(path.resolve()))}.json"
+    return contents_hash(path.parent, [path.name], cache)
+
+
+def contents_hash(folder: Path, names: Sequence[str], cache: Path) -> str:
+    """Return one hash of the contents of many files, read like `content_hash` only where one of them may have changed.
+
+    Args:
+        folder: the folder.
+        names: the files, at least one, relative to it.
+        cache: folder that remembers the hash.
+    """
+    stats = [os.stat(folder / name) for name in names]
+    stamp = hash_of([[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in stats])
+    note = cache / "hashes" / f"{hash_of(str(folder.resolve()), *names)}.json"
     known = _read_note(note)
     if known.get("stamp") == stamp:
         return str(known["hash"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "blake2b").hexdigest()
-    if time.time_ns() - max(stamp[1:]) > _SETTLED_NS:
+    digests = [_digest(folder / name) for name in names]
+    digest = digests[0] if len(digests) == 1 else hash_of(*digests)
+    if time.time_ns() - max(max(stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats) > _SETTLED_NS:
         with contextlib.suppress(ConfigError), replacing(note) as draft:
             draft.write(json.dumps({"stamp": stamp, "hash": digest}).encode())
     return digest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _read_note(note: Path) -> dict[str, Any]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache import cache_root, content_hash, hash_of, require_writable
+from datamodules.cache import cache_root, content_hash, hash_of
 from datamodules.errors import AnnotationError
-from datamodules.image_files import all_present, header_sizes, locate
+from datamodules.image_files import header_sizes, locate
 from datamodules.instances import InstanceColumns, fit_boxes, read_instances
 from datamodules.karpathy import KarpathyColumns, read_karpathy
+from datamodules.parsed_once import Columns, parsed_once
 from datamodules.sources import existing_file, existing_folder, rows_of
 from datamodules.tables import Tables
 
@@ -56,37 +56,10 @@ def read_coco(
     root = existing_folder(image_root, "image_root").resolve() if check_files else None
     cache = cache_root(cache_dir)
     fingerprint = hash_of(VERSION, list(class_names), [content_hash(path, cache) for path in sources])
-    folder = cache / "tables" / hash_of(fingerprint, str(root))
-    if folder.is_dir():
-        tables = Tables(folder)
-        if root is None or all_present(root, tables.files):
-            return tables
-        tables.discard()
-    require_writable(folder.parent)
-    with _notice():
-        images, captions, objects, splits = _parse(karpathy, instances, root, class_names)
-    return Tables.write(
-        folder,
-        images=images,
-        captions=captions,
-        objects=objects,
-        class_names=class_names,
-        splits=splits,
-        fingerprint=fingerprint,
-    )
+    return parsed_once(lambda: _parse(karpathy, instances, root, class_names), cache, fingerprint, root, class_names)
 
 
-def _notice() -> AbstractContextManager[Any]:
-    """Say on a terminal why the first run takes longer than later ones."""
-    from rich.console import Console
-
-    return Console(stderr=True).status("Reading annotations, once; later runs map what is cached now")
-
-
-def _parse(
-    karpathy: Path, instances: Sequence[Path], root: Path | None, class_names: Sequence[str]
-) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any], tuple[str, ...]]:
-    """Return the columns of images, captions and objects, and the names of the splits."""
+def _parse(karpathy: Path, instances: Sequence[Path], root: Path | None, class_names: Sequence[str]) -> Columns:
     read = read_karpathy(karpathy, coco_ids=bool(instances))
     files = list(map(posixpath.join, read.folders, read.names))
     if root is not None:
@@ -102,7 +75,7 @@ def _parse(
         objects = _objects(read.image_ids, sizes, boxes)
     images = {"image_id": read.image_ids, "file": files, "split": read.split_codes}
     captions = {"caption_id": read.caption_ids, "image": read.caption_images, "text": read.texts}
-    return images | {"width": sizes[:, 0], "height": sizes[:, 1]}, captions, objects, read.splits
+    return Columns(images | {"width": sizes[:, 0], "height": sizes[:, 1]}, captions, objects, read.splits)
 
 
 _NO_OBJECTS: Mapping[str, Any] = {"image": [], "category": [], "box": [], "crowd": [], "segmentation": []}
