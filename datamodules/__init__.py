@@ -9,16 +9,30 @@ if TYPE_CHECKING:
     from datamodules.base import RetrievalDataModule
     from datamodules.batch import RetrievalBatch
     from datamodules.coco import CocoDataModule
+    from datamodules.flickr30k import Flickr30kDataModule
+    from datamodules.grouped import GroupedDataModule
     from datamodules.scenes import ScenesDataModule
+    from datamodules.waterbirds import WaterbirdsDataModule
 
 _HOMES = {
     "CocoDataModule": "datamodules.coco",
+    "Flickr30kDataModule": "datamodules.flickr30k",
+    "GroupedDataModule": "datamodules.grouped",
     "RetrievalBatch": "datamodules.batch",
     "RetrievalDataModule": "datamodules.base",
     "ScenesDataModule": "datamodules.scenes",
+    "WaterbirdsDataModule": "datamodules.waterbirds",
 }
 
-__all__ = ["CocoDataModule", "RetrievalBatch", "RetrievalDataModule", "ScenesDataModule"]
+__all__ = [
+    "CocoDataModule",
+    "Flickr30kDataModule",
+    "GroupedDataModule",
+    "RetrievalBatch",
+    "RetrievalDataModule",
+    "ScenesDataModule",
+    "WaterbirdsDataModule",
+]
 
 
 def __getattr__(name: str) -> Any:

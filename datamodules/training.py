@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
@@ -18,12 +16,13 @@ from datamodules.images import Reader
 from datamodules.loaders import RetrievalLoader, make_loader, place, rows_of_splits
 from datamodules.mixing import draw_subset
 from datamodules.processor import Processor
+from datamodules.resuming import ResumableDataModule
 from datamodules.sampling import MixedBatchSampler, MixingMode
 from datamodules.synthetic_set import SyntheticSet
 from datamodules.tables import Tables
 
 
-class TrainingDataModule(LightningDataModule, ABC):
+class TrainingDataModule(ResumableDataModule):
     """The training half of `RetrievalDataModule`, which says what the attributes are."""
 
     image_root: Path
@@ -36,11 +35,6 @@ class TrainingDataModule(LightningDataModule, ABC):
     batch_size: int
     num_workers: int
     seed: int
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._sampler: MixedBatchSampler | None = None
-        self._position: dict[str, Any] | None = None
 
     @property
     @abstractmethod
@@ -92,7 +86,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
         captions, synthetic, chosen = self._pairs
         rank, world_size = place(self.trainer)
-        self._sampler = MixedBatchSampler(
+        sampler = MixedBatchSampler(
             len(captions),
             len(chosen),
             batch_size=self.batch_size,
@@ -104,13 +98,13 @@ class TrainingDataModule(LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
         )
-        self._resume(self._sampler)
+        self._resume(sampler)
         if self.control:
             synthetic, chosen = None, chosen[:0]
         pairs = TrainPairs(
             self.tables, self.image_root, captions, synthetic, chosen, self.processor, self.reader, self.seed
         )
-        options = {"batch_sampler": self._sampler, "persistent_workers": self.num_workers > 0}
+        options = {"batch_sampler": sampler, "persistent_workers": self.num_workers > 0}
         return make_loader(pairs, self.num_workers, self.seed, **options)
 
     def teardown(self, stage: str) -> None:
@@ -126,24 +120,3 @@ class TrainingDataModule(LightningDataModule, ABC):
         if self.control:
             return f"{len(captions):,} original pairs alone: {batches}, as many as with {len(chosen):,} synthetic pairs"
         return f"{len(captions):,} original and {len(chosen):,} synthetic pairs: {batches}"
-
-    def _resume(self, sampler: MixedBatchSampler) -> None:
-        if self._position is not None:
-            sampler.load_state_dict(self._position)
-        elif self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)
-        self._position = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the number of its batches that were trained on, whatever loader workers have fetched."""
-        if self._sampler is None or self.trainer is None:
-            return {}
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        ended = done >= self.trainer.num_training_batches
-        position = {"epoch": self._sampler.epoch + ended, "batch": 0 if ended else done}
-        return self._sampler.state_dict() | position
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the next training loader start where the checkpoint was saved."""
-        if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
-            self._position = dict(state_dict)
