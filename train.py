@@ -35,7 +35,7 @@ def _run(args: list[str] | None) -> int:
     from cli import FriendlyErrors
     from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
     from datamodules.errors import ConfigError
-    from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, ImageTextModule, SigLIP  # noqa: F401
+    from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, ImageTextModule, SigLIP, SpuriousAwareCLIP  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI
 
     class Parser(FriendlyErrors, LightningArgumentParser):

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from lightning_modules.blip import BLIP
     from lightning_modules.clip import CLIP
     from lightning_modules.dual_encoder import DualEncoder
+    from lightning_modules.grouped import GroupedModule
     from lightning_modules.image_text import ImageTextModule
     from lightning_modules.processor import Processor
     from lightning_modules.reranking import RerankingModule
     from lightning_modules.siglip import SigLIP
+    from lightning_modules.spurious_aware_clip import SpuriousAwareCLIP
     from lightning_modules.vsepp import VSEPP
 
 __all__ = [
@@ -24,22 +26,26 @@ __all__ = [
     "CLIP",
     "VSEPP",
     "DualEncoder",
+    "GroupedModule",
     "ImageTextModule",
     "Processor",
     "RerankingModule",
     "RetrievalModule",
     "SigLIP",
+    "SpuriousAwareCLIP",
 ]
 
 _HOMES = {
     "BLIP": "blip",
     "CLIP": "clip",
     "DualEncoder": "dual_encoder",
+    "GroupedModule": "grouped",
     "ImageTextModule": "image_text",
     "Processor": "processor",
     "RerankingModule": "reranking",
     "RetrievalModule": "base",
     "SigLIP": "siglip",
+    "SpuriousAwareCLIP": "spurious_aware_clip",
     "VSEPP": "vsepp",
 }
 

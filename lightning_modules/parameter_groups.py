@@ -40,6 +40,27 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     return [module for prefix, module in model.named_modules() if _is_frozen(prefix, module, frozen)]
 
 
+def all_but(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the parameters that do not match, which `freeze` can be given.
+
+    Args:
+        model: whose parameters.
+        patterns: shell patterns of parameter names.
+
+    Raises:
+        ConfigError: there is no pattern, or one matches no parameter.
+
+    Example:
+        >>> all_but(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), ["1.*"])
+        ('0.weight', '0.bias')
+    """
+    if not patterns:
+        raise ConfigError("`model.init_args.trained` is empty: name parameters to train.")
+    _check_patterns(model, patterns, "trained")
+    names = (name for name, _ in model.named_parameters())
+    return tuple(name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
 def parameter_groups(
     model: nn.Module, lr: float, lr_scales: Mapping[str, float] | None = None, decay_vectors: bool = True
 ) -> list[dict[str, Any]]:

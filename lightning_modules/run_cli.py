@@ -125,9 +125,9 @@ class RetrievalCLI(LightningCLI):
             if isinstance(logger, WandbLogger):
                 logger._wandb_init.pop("anonymous", None)  # wandb warns of it although Lightning passes None
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
-        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable(), SaveEmbeddings()]
+        callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable()]
         if isinstance(self.model, RetrievalModule):
-            callbacks.append(SaveQueries())
+            callbacks += [SaveQueries(), SaveEmbeddings()]
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(CalmProgressBar())
         trainer.callbacks = callbacks

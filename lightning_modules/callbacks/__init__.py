@@ -5,6 +5,15 @@ from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.progress_bar import CalmProgressBar
 from lightning_modules.callbacks.save_config import SaveRunConfig
 from lightning_modules.callbacks.save_embeddings import SaveEmbeddings
+from lightning_modules.callbacks.save_predictions import SavePredictions
 from lightning_modules.callbacks.save_queries import SaveQueries
 
-__all__ = ["CalmProgressBar", "ClosingTable", "FiniteLoss", "SaveEmbeddings", "SaveQueries", "SaveRunConfig"]
+__all__ = [
+    "CalmProgressBar",
+    "ClosingTable",
+    "FiniteLoss",
+    "SaveEmbeddings",
+    "SavePredictions",
+    "SaveQueries",
+    "SaveRunConfig",
+]

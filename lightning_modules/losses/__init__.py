@@ -12,6 +12,7 @@ from lightning_modules.losses.momentum import MomentumContrastiveLoss
 from lightning_modules.losses.orthogonality import OrthogonalityLoss
 from lightning_modules.losses.prompt_cross_entropy import PromptCrossEntropyLoss
 from lightning_modules.losses.sigmoid import SigmoidLoss
+from lightning_modules.losses.spurious_aware import LabelledImages, SpuriousAwareLoss
 from lightning_modules.losses.triplet import TripletLoss
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "CounterfactualMarginLoss",
     "GroupDROLoss",
     "InfoNCELoss",
+    "LabelledImages",
     "MatchingLoss",
     "MomentumContrastiveLoss",
     "OrthogonalityLoss",
     "PromptCrossEntropyLoss",
     "SigmoidLoss",
+    "SpuriousAwareLoss",
     "TripletLoss",
     "hard_negatives",
 ]

@@ -106,3 +106,40 @@ def quiet_trainer(tmp_path: Path) -> Callable[..., Any]:
         return Trainer(default_root_dir=tmp_path, **{**quiet, "enable_checkpointing": False, **options})
 
     return build
+
+
+@pytest.fixture
+def grouped_data() -> Callable[..., Any]:
+    """Make a data module of labelled images in memory, `(pixel_values, labels, attributes, names, batch_size)`."""
+    from lightning import LightningDataModule
+
+    from datamodules.batch import RetrievalBatch
+
+    class Grouped(LightningDataModule):
+        def __init__(self, images: Any, labels: list[int], attributes: list[int], names: Any, batch_size: int = 3):
+            super().__init__()
+            self.images, self.batch_size = images, batch_size
+            self.labels, self.attributes = torch.tensor(labels), torch.tensor(attributes)
+            self.label_names, self.attribute_names = names
+            self.train_group_counts = [90, 5, 1, 4]
+
+        def _loader(self) -> Any:
+            batches = [self._batch(rows) for rows in torch.arange(len(self.labels)).split(self.batch_size)]
+            return torch.utils.data.DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+        def _batch(self, rows: torch.Tensor) -> Any:
+            absent = torch.full_like(rows, -1)
+            return RetrievalBatch(
+                image_ids=rows,
+                caption_ids=absent,
+                source_ids=rows,
+                source_caption_ids=absent,
+                synthetic=torch.zeros(len(rows), dtype=torch.bool),
+                pixel_values=self.images[rows],
+                labels=self.labels[rows],
+                attributes=self.attributes[rows],
+            )
+
+        train_dataloader = val_dataloader = test_dataloader = predict_dataloader = _loader
+
+    return Grouped
