@@ -18,6 +18,7 @@ from datamodules.mixing import draw_subset
 from datamodules.processor import Processor
 from datamodules.resuming import ResumableDataModule
 from datamodules.sampling import MixedBatchSampler, MixingMode
+from datamodules.shown import shown_after_removal, shown_classes
 from datamodules.synthetic_set import SyntheticSet
 from datamodules.tables import Tables
 
@@ -75,6 +76,21 @@ class TrainingDataModule(ResumableDataModule):
         """Return the captions of all original training pairs."""
         images = rows_of_splits(self.tables, "train_splits", *self.train_splits)
         return self.tables.texts.take(self.tables.captions_of(images))
+
+    def shown_classes(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return which classes the images that are trained on show, by their objects.
+
+        Returns:
+            Image ids `[N]`, ascending, and classes `[N, C]` bool; a synthetic image lacks what was removed from it.
+        """
+        captions, synthetic, chosen = self._pairs
+        images = np.unique(self.tables.caption_images[captions])
+        ids, shown = self.tables.image_ids[images], shown_classes(self.tables)[images]
+        if synthetic is not None:
+            made, left = shown_after_removal(self.tables, synthetic, chosen)
+            ids, shown = np.append(ids, made), np.vstack([shown, left])
+        order = np.argsort(ids)
+        return ids[order], shown[order]
 
     def _sources(self) -> NDArray[np.int64] | None:
         captions, synthetic, chosen = self._pairs

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from torch import Tensor
-
+from datamodules.batch import Tokens
 from datamodules.errors import ConfigError
 
 
@@ -23,8 +21,8 @@ def clip_templates() -> list[str]:
     return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
 
 
-def checked_templates(templates: Sequence[str]) -> list[str]:
-    """Return the templates.
+def checked_templates(templates: Sequence[str], key: str = "templates") -> list[str]:
+    """Return the templates, which `model.init_args` has under this key.
 
     Raises:
         ConfigError: there is none, or one has no place for a name, or other braces.
@@ -36,11 +34,11 @@ def checked_templates(templates: Sequence[str]) -> list[str]:
     for template in templates:
         if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
             raise ConfigError(
-                f"`model.init_args.templates` holds {template!r}: a template has `{{}}` once, where the name goes, as "
+                f"`model.init_args.{key}` holds {template!r}: a template has `{{}}` once, where the name goes, as "
                 "in 'a photo of a {}.'"
             )
     if not templates:
-        raise ConfigError("`model.init_args.templates` is empty: give templates, or null for the 80 of CLIP.")
+        raise ConfigError(f"`model.init_args.{key}` is empty: give templates, such as 'a photo of a {{}}.'")
     return list(templates)
 
 
@@ -61,16 +59,16 @@ def checked_names(key: str, names: Sequence[str], least: int = 2) -> list[str]:
     return list(names)
 
 
-def tokenize_prompts(tokenize: Callable[[list[str]], Any], names: Sequence[str], templates: Sequence[str]) -> Tensor:
+def tokenize_prompts(tokenize: Callable[[list[str]], Tokens], names: Sequence[str], templates: Sequence[str]) -> Tokens:
     """Return the tokens of K names in T templates.
 
     Args:
-        tokenize: maps texts to tokens `[N, L]`.
+        tokenize: maps texts to tokens `[N, ...]`.
         names: K names.
         templates: T sentences with a place for a name.
 
     Returns:
-        `[K * T, L]`, the templates of the first name first.
+        `[K * T, ...]`, the templates of the first name first.
 
     Example:
         >>> import torch
@@ -80,5 +78,4 @@ def tokenize_prompts(tokenize: Callable[[list[str]], Any], names: Sequence[str],
                 [3],
                 [4]])
     """
-    tokens: Tensor = tokenize([template.format(name) for name in names for template in templates])
-    return tokens
+    return tokenize([template.format(name) for name in names for template in templates])

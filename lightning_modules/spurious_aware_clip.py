@@ -221,7 +221,8 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         self._kept = {}
 
     def _encode_prompts(self, kind: str, size: int | None) -> Tensor:
-        rows = encode_in_parts(self._texts_encoder, self.tokens[kind].to(self.device), size, self)
+        tokens = self.transfer_batch_to_device(self.tokens[kind], self.device, 0)
+        rows = encode_in_parts(self._texts_encoder, tokens, size, self)
         return rows.view(len(self.names[kind]), len(self.templates), -1)
 
     def _trains_texts(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
+from datamodules.shown import shown_after_removal, shown_classes
 from datamodules.synthetic_set import SyntheticSet
 from synth.config import SynthesisConfig
 
@@ -175,14 +176,10 @@ def measure(config: SynthesisConfig) -> dict[str, Change]:
     names = tables.class_names
     made = SyntheticSet.read(config.output, list(config.pairs), names, tables.image_ids, key="output")
     rows = tables.rows(*(split for sources in config.pairs.values() for split in sources))
-    shown = np.zeros((len(tables), len(names)), dtype=bool)
-    shown[tables.object_images, tables.categories] = True
-    images, captions = Cooccurrence.of(shown[rows]), Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
-    _, first = np.unique(made.image_ids, return_index=True)  # an image may have several captions
+    images = Cooccurrence.of(shown_classes(tables)[rows])
+    captions = Cooccurrence.of(data.mentions()[tables.captions_of(rows)])
     named = data.named_in(made, edited=config.caption.edits_source)
-    order = np.argsort(tables.image_ids)
-    sources = order[np.searchsorted(tables.image_ids, made.source_image_ids[first], sorter=order)]
-    left = shown[sources] & ~made.removed[first]
+    _, left = shown_after_removal(tables, made, np.arange(len(made)))
     return {
         "images": Change(images, images + Cooccurrence.of(left), names),
         "captions": Change(captions, captions + Cooccurrence.of(named), names),

@@ -13,6 +13,7 @@ from lightning_modules.losses.orthogonality import OrthogonalityLoss
 from lightning_modules.losses.prompt_cross_entropy import PromptCrossEntropyLoss
 from lightning_modules.losses.sigmoid import SigmoidLoss
 from lightning_modules.losses.spurious_aware import LabelledImages, SpuriousAwareLoss
+from lightning_modules.losses.spurious_pairs import SpuriousPairsLoss
 from lightning_modules.losses.triplet import TripletLoss
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PromptCrossEntropyLoss",
     "SigmoidLoss",
     "SpuriousAwareLoss",
+    "SpuriousPairsLoss",
     "TripletLoss",
     "hard_negatives",
 ]

@@ -20,6 +20,7 @@ from lightning_modules.losses import (
     MomentumContrastiveLoss,
     PromptCrossEntropyLoss,
     SigmoidLoss,
+    SpuriousPairsLoss,
     TripletLoss,
 )
 
@@ -67,6 +68,11 @@ def _group_dro(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bi
     return loss(losses, 2 * labels + batch["synthetic"])
 
 
+def _partners(loss: nn.Module, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    shown = batch["caption_ids"][:, None] % torch.tensor([2, 3, 5]) == 0
+    return loss(images, _fixed_prompts(images) + bias, scale, shown, torch.tensor([[0, 1], [2, 0]]))
+
+
 def _fixed_prompts(images: Tensor) -> Tensor:
     """Three prompts, the same on all ranks as those that a text tower makes."""
     return torch.eye(3, dtype=images.dtype)
@@ -89,6 +95,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Call]] = {
     "affinity": (ClassAffinityLoss, _affinity),
     "affinity, temperature": (lambda: ClassAffinityLoss(0.5), _affinity),
     "prompts": (PromptCrossEntropyLoss, _prompts),
+    "partners": (SpuriousPairsLoss, _partners),
     "group DRO": (lambda: GroupDROLoss(6, step_size=0.5), _group_dro),
 }
 
