@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from typing import NamedTuple
 
 from datamodules.phrases.protocol import Phrase
@@ -29,16 +29,23 @@ def words_of(text: str) -> list[Word]:
     return [Word(found[0].lower(), found.start(), found.end()) for found in _WORD.finditer(text)]
 
 
+class _Unit(NamedTuple):
+    """Words of a caption that an edit leaves or removes as a whole: those of a phrase, or one that is in none."""
+
+    words: list[str]
+    phrase: Phrase | None
+
+
 def carried(source: str, phrases: Sequence[Phrase], edited: str) -> list[Phrase]:
     """Return the phrases of a caption that an edit of it still has, at the places where they stand now.
 
-    The words of both are aligned by their longest common stretches; a phrase is still there if all its words are, with
-    nothing put between them. Words that only the edit has belong to no phrase.
+    The words of both are aligned in order, so that as many as possible agree; a phrase is there as a whole or not at
+    all. Words that only the edit has belong to no phrase.
 
     Args:
         source: the caption.
-        phrases: its phrases, in order.
-        edited: the same caption, of which words were removed or others added.
+        phrases: its phrases, in order and without overlap.
+        edited: the same caption, of which words were removed or to which words were added.
 
     Example:
         >>> phrases = [Phrase(0, 5, frozenset({0})), Phrase(10, 15, frozenset({1})), Phrase(19, 29, frozenset({2}))]
@@ -46,13 +53,41 @@ def carried(source: str, phrases: Sequence[Phrase], edited: str) -> list[Phrase]
         >>> [edited[start:end] for start, end, _ in carried("A man and a dog in a dog park", phrases, edited)]
         ['A dog', 'a dog park']
     """
-    before, after = words_of(source), words_of(edited)
-    matcher = SequenceMatcher(None, [word.lower for word in before], [word.lower for word in after], autojunk=False)
-    blocks = matcher.get_matching_blocks()
-    places = {block.a + step: block.b + step for block in blocks for step in range(block.size)}
-    found = []
-    for phrase in phrases:
-        inside = [places.get(n, -1) for n, word in enumerate(before) if phrase.start <= word.start < phrase.end]
-        if inside and inside[0] >= 0 and inside == list(range(inside[0], inside[0] + len(inside))):
-            found.append(Phrase(after[inside[0]].start, after[inside[-1]].end, phrase.classes))
+    units, after = _units(words_of(source), phrases), words_of(edited)
+    words = [word.lower for word in after]
+    best = _agreement(units, words)
+    place, found = 0, []
+    for number, (said, phrase) in enumerate(units):
+        while place < len(words) and best[number][place] == best[number][place + 1]:
+            place += 1
+        end = place + len(said)
+        if words[place:end] == said and best[number][place] == len(said) + best[number + 1][end]:
+            if phrase is not None:
+                found.append(Phrase(after[place].start, after[end - 1].end, phrase.classes))
+            place = end
     return found
+
+
+def _units(words: Sequence[Word], phrases: Sequence[Phrase]) -> list[_Unit]:
+    units: list[_Unit] = []
+    ahead = deque(phrases)
+    for lower, start, _ in words:
+        while ahead and ahead[0].end <= start:
+            ahead.popleft()
+        phrase = ahead[0] if ahead and ahead[0].start <= start else None
+        if phrase is None or not units or units[-1].phrase is not phrase:
+            units.append(_Unit([], phrase))
+        units[-1].words.append(lower)
+    return units
+
+
+def _agreement(units: Sequence[_Unit], words: Sequence[str]) -> list[list[int]]:
+    """Return, for each unit and word, how many words agree at most from there on, by Bellman's recursion."""
+    best = [[0] * (len(words) + 1) for _ in range(len(units) + 1)]
+    for number in range(len(units) - 1, -1, -1):
+        said = units[number].words
+        for place in range(len(words) - 1, -1, -1):
+            end = place + len(said)
+            agreed = len(said) + best[number + 1][end] if words[place:end] == said else 0
+            best[number][place] = max(agreed, best[number + 1][place], best[number][place + 1])
+    return best

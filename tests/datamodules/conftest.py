@@ -214,3 +214,67 @@ class World:
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path / "world").write()
+
+
+@dataclass
+class FlickrRecord:
+    """One image of 20 x 10 pixels in the layout of Flickr30k Entities, whose objects have a box or none."""
+
+    folder: Path
+    sentences: list = field(
+        default_factory=lambda: ["[/EN#1/people A man] on [/EN#2/vehicles a bike] .", "Nobody here"]
+    )
+    chains: list = field(default_factory=lambda: [1, 2])
+    boxes: dict = field(default_factory=dict)
+    size: str = "<size><width>20</width><height>10</height><depth>3</depth></size>"
+    split: str = "train"
+    unrelated: str = ""
+    xml: str = ""
+
+    def objects(self):
+        for chain in self.chains:
+            box = self.boxes.get(chain)
+            sides = zip(("xmin", "ymin", "xmax", "ymax"), box or (), strict=False)
+            corners = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+            yield f"<bndbox>{corners}</bndbox>" if box else "<scene>0</scene><nobndbox>1</nobndbox>"
+
+    def write(self):
+        """Write the files and return the arguments of Flickr30kDataModule."""
+        named = zip(self.chains, self.objects(), strict=True)
+        objects = [f"<object>\n<name>{chain}</name>\n{rest}\n</object>\n" for chain, rest in named]
+        xml = self.xml or f"<annotation>\n<filename>7.png</filename>\n{self.size}\n{''.join(objects)}</annotation>\n"
+        captions = [{"raw": "as Karpathy has it", "imgid": 3, "sentid": 30 + row} for row in range(len(self.sentences))]
+        karpathy = {"images": [{"filename": "7.png", "imgid": 3, "split": self.split, "sentences": captions}]}
+        for name in ("images", "Sentences", "Annotations"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10)).save(self.folder / "images" / "7.png")
+        (self.folder / "Sentences" / "7.txt").write_text("".join(f"{line}\n" for line in self.sentences))
+        (self.folder / "Annotations" / "7.xml").write_text(xml)
+        (self.folder / "karpathy.json").write_text(json.dumps(karpathy))
+        (self.folder / "unrelated").write_text(self.unrelated)
+        return {
+            "image_root": self.folder / "images",
+            "karpathy": self.folder / "karpathy.json",
+            "entities": self.folder,
+            "unrelated": self.folder / "unrelated" if self.unrelated else None,
+            "cache_dir": self.folder / "cache",
+        }
+
+
+@pytest.fixture
+def record(tmp_path):
+    return FlickrRecord(tmp_path / "flickr")
+
+
+@pytest.fixture
+def waterbirds(tmp_path):
+    """Return the folder of 24 images of 4 x 4 pixels in Waterbirds' layout, split 16 / 4 / 4, image 3 + i being red i."""
+    folder = tmp_path / "waterbirds"
+    (folder / "a").mkdir(parents=True)
+    lines = ["img_id,img_filename,y,split,place,place_filename"]
+    for number in range(24):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / "a" / f"{number}.png")
+        split = max(0, (number - 12) // 4)
+        lines.append(f"{number + 3},a/{number}.png,{int(number % 4 == 0)},{split},{int(number % 8 in (0, 1))},lake")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
