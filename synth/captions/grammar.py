@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _VOWEL = re.compile(r"(?!uni(?!n)|us[eu]|ute|uku|eu|one\b)[aeiou]|hour|honest|heir", re.IGNORECASE)
-_NO_SINGULAR = frozenset({"broccoli", "scissors", "skis"})
+_MANY = frozenset({"people", "animals", "vehicles", "instruments", "bodyparts"})  # classes that are plurals already
+_NO_SINGULAR = _MANY | {"broccoli", "scissors", "skis", "clothing"}
 _UNCHANGED = _NO_SINGULAR | {"sheep", "fish", "deer", "aircraft"}
 _IRREGULAR = {
     "child": "children",
@@ -28,8 +29,8 @@ def with_article(name: str) -> str:
     """Put "a" or "an" before words, or nothing before a noun that takes neither.
 
     Example:
-        >>> [with_article(name) for name in ("umbrella", "unicycle", "hourglass", "plastic scissors")]
-        ['an umbrella', 'a unicycle', 'an hourglass', 'plastic scissors']
+        >>> [with_article(name) for name in ("umbrella", "unicycle", "hourglass", "plastic scissors", "animals")]
+        ['an umbrella', 'a unicycle', 'an hourglass', 'plastic scissors', 'animals']
     """
     if has_no_singular(name):
         return name

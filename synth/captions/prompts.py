@@ -34,7 +34,7 @@ class PromptCaptions(CaptionStrategy):
 
     The template says which determiner each name gets: "a photo of a {}" makes "a photo of a dog and an apple", "the
     toy {}" makes "the toy dog and the apple", and "A photo of {}" makes "A photo of dog and apple", as the paper prints
-    it. "a" becomes "an" where it must; "scissors", "skis" and "broccoli" go without; "many" takes plurals.
+    it. "a" becomes "an" where it must; "scissors", "broccoli" and "people" go without; "many" takes plurals.
 
     Args:
         templates: "imagenet" for CLIP's 80 templates, which open_clip holds; or templates of your own, each with `{}`
@@ -58,7 +58,7 @@ class PromptCaptions(CaptionStrategy):
     """
 
     name: ClassVar[str] = "prompts"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(
         self,
