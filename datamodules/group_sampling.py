@@ -17,7 +17,7 @@ GroupSampling = Literal["plain", "group_balanced"]
 class GroupBatchSampler(MixedBatchSampler):
     """Batches of images, drawn plainly, with every group equally likely, or with some images drawn more often.
 
-    Items are those of `MixedBatchSampler`. Sharded over processes without repeats and resumable within an epoch, as its parent is.
+    Items are those of `MixedBatchSampler`, and so are the shards of processes and the way to resume within an epoch.
 
     Args:
         groups: `[N]` group of each image.
