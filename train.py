@@ -33,7 +33,7 @@ def _run(args: list[str] | None) -> int:
 
     import synth
     from cli import FriendlyErrors
-    from datamodules import CocoDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401 (names for configs)
+    from datamodules import CocoDataModule, Flickr30kDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401
     from datamodules.errors import ConfigError
     from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, ImageTextModule, SigLIP, SpuriousAwareCLIP  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI

@@ -220,7 +220,7 @@ def load(arguments: Path | str | Sequence[str]) -> SynthesisConfig:
         UserError: if a value cannot work.
     """
     from cli import FriendlyParser
-    from datamodules import CocoDataModule, ScenesDataModule  # noqa: F401 (names for configs)
+    from datamodules import CocoDataModule, Flickr30kDataModule, ScenesDataModule  # noqa: F401 (names for configs)
 
     if isinstance(arguments, (str, Path)):
         arguments = ["--config", str(arguments)]

@@ -18,7 +18,7 @@ from train import main
 
 PROJECT = Path(__file__).parents[1]
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
-TABLE = [f"{family}_{data}" for family in ("vsepp", "clip", "blip") for data in ("coco", "scenes")]
+TABLE = [f"{family}_{data}" for family in ("vsepp", "clip", "blip") for data in ("coco", "flickr30k", "scenes")]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SMALL: dict[str, dict[str, Any]] = {
     "CLIP": {
@@ -78,8 +78,8 @@ def _commands(path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few Scenes and their counterfactuals, which lie there in COCO's layout as well."""
+def world(tmp_path_factory: pytest.TempPathFactory, two_layouts: Any) -> Path:
+    """A folder with a few Scenes and their counterfactuals, which lie there in COCO's layout, and others in Flickr30k's."""
     folder = tmp_path_factory.mktemp("world")
     scenes = {"train": 24, "val": 10, "test": 10, "resolution": 64}
     source = {"root": str(folder / "scenes"), "scenes": scenes, "cache_dir": str(folder / "cache")}
@@ -93,7 +93,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "synthesis.yaml").write_text(yaml.safe_dump(synthesis))
     assert synth(["--config", str(folder / "synthesis.yaml")]) == 0
     (folder / "configs").symlink_to(PROJECT / "configs")
+    (folder / "flickr").symlink_to(two_layouts.root)
+    small = _arguments(
+        {"data": {"init_args": _flickr(folder)}, "output": str(folder / "flickr_synthetic"), "workers": 0}
+    )
+    assert synth(["--config", str(PROJECT / "configs" / "synth" / "flickr30k.yaml"), *small]) == 0
     return folder
+
+
+def _flickr(world: Path) -> dict[str, Any]:
+    """Return the keys of Flickr30kDataModule that say where its files are."""
+    places = {"image_root": "flickr30k_images", "karpathy": "dataset_flickr30k.json", "entities": "entities"}
+    found = {key: str(world / "flickr" / name) for key, name in places.items()}
+    return {**found, "unrelated": None, "cache_dir": str(world / "cache")}
 
 
 def _small(path: Path, world: Path) -> dict[str, Any]:
@@ -101,6 +113,7 @@ def _small(path: Path, world: Path) -> dict[str, Any]:
     given = yaml.safe_load(path.read_text())
     scenes = world / "scenes"
     places = {
+        "Flickr30kDataModule": {**_flickr(world), "synthetic": str(world / "flickr_synthetic")},
         "ScenesDataModule": {"root": str(scenes), "scenes": {"train": 24, "val": 10, "test": 10, "resolution": 64}},
         "CocoDataModule": {
             "image_root": str(scenes / "images"),
@@ -124,7 +137,7 @@ def _small(path: Path, world: Path) -> dict[str, Any]:
             "log_every_n_steps": 1,
         },
         "model": {"init_args": SMALL[given["model"]["class_path"]]},
-        "data": {"init_args": {**places[given["data"]["class_path"]], **sizes, "cache_dir": str(world / "cache")}},
+        "data": {"init_args": {**sizes, "cache_dir": str(world / "cache"), **places[given["data"]["class_path"]]}},
     }
 
 
