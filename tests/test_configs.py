@@ -79,7 +79,7 @@ def _commands(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, two_layouts: Any) -> Path:
-    """A folder with a few Scenes and their counterfactuals, which lie there in COCO's layout, and others in Flickr30k's."""
+    """A folder with a few Scenes and their counterfactuals, which lie there in COCO's layout, others in Flickr30k's."""
     folder = tmp_path_factory.mktemp("world")
     scenes = {"train": 24, "val": 10, "test": 10, "resolution": 64}
     source = {"root": str(folder / "scenes"), "scenes": scenes, "cache_dir": str(folder / "cache")}
