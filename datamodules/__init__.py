@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from datamodules.flickr30k import Flickr30kDataModule
     from datamodules.grouped import GroupedDataModule
     from datamodules.scenes import ScenesDataModule
+    from datamodules.scenes.birds import BirdCaptionsDataModule, BirdScenesDataModule
     from datamodules.waterbirds import WaterbirdsDataModule
 
 _HOMES = {
+    "BirdCaptionsDataModule": "datamodules.scenes.birds",
+    "BirdScenesDataModule": "datamodules.scenes.birds",
     "CocoDataModule": "datamodules.coco",
     "Flickr30kDataModule": "datamodules.flickr30k",
     "GroupedDataModule": "datamodules.grouped",
@@ -25,6 +28,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "BirdCaptionsDataModule",
+    "BirdScenesDataModule",
     "CocoDataModule",
     "Flickr30kDataModule",
     "GroupedDataModule",

@@ -115,12 +115,12 @@ class OpenMoji:
         glyph = rng.choice(entry.glyphs)
         colour = rng.choice((glyph.colour, *glyph.paint))
         tone = rng.choice(_SKIN_AND_HAIR) if glyph.tones else None
-        picture = _draw(glyph, colour, tone, 2 * self._side, round(2 * entry.size * self._side))
+        picture = draw_glyph(glyph, colour, tone, 2 * self._side, round(2 * entry.size * self._side))
         return Cutout(picture, glyph.nouns, colour if glyph.said else None, glyph.zone)
 
 
 @lru_cache(maxsize=1024)
-def _draw(glyph: Glyph, colour: str | None, tone: tuple[str, str] | None, height: int, side: int) -> Image.Image:
+def draw_glyph(glyph: Glyph, colour: str | None, tone: tuple[str, str] | None, height: int, side: int) -> Image.Image:
     """Draw a glyph `height` pixels high, repainted and on its post, then crop and reduce it to this longer side."""
     canvas = Image.new("RGBA", (2 * height, 2 * height))
     ImageDraw.Draw(canvas).text((height // 2, height // 2), glyph.text, font=_font(height), embedded_color=True)
@@ -133,10 +133,10 @@ def _draw(glyph: Glyph, colour: str | None, tone: tuple[str, str] | None, height
         picture = _erase(picture, _PALETTE[glyph.erase])
     if glyph.post:
         picture = _on_post(picture)
-    return _cropped(picture, side)
+    return cropped(picture, side)
 
 
-def _cropped(picture: Image.Image, side: int) -> Image.Image:
+def cropped(picture: Image.Image, side: int) -> Image.Image:
     """Crop to what is visible and reduce to this longer side."""
     visible = picture.crop(picture.getbbox())
     visible.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -200,7 +200,7 @@ class CutoutFolder:
         self._pictures: dict[str, list[Image.Image]] = {}
         for name, file, line in self._rows():
             longer = round(2 * vocabulary.classes[name].size * side)
-            self._pictures.setdefault(name, []).append(_cropped(self._open(file, line), longer))
+            self._pictures.setdefault(name, []).append(cropped(self._open(file, line), longer))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from datamodules.scenes.brush import Brush, Colour, Ground
 _DAY_SKIES = (("#7ec4ee", "#d9f0fb"), ("#9fd3f2", "#f3f8fa"), ("#6fb1e0", "#cfe6f2"), ("#f6b98b", "#fde6c8"))
 
 
-def _sky(brush: Brush, horizon: float) -> None:
+def sky(brush: Brush, horizon: float) -> None:
+    """Paint a sky down to the horizon, perhaps with sun and clouds."""
     upper, lower = brush.rng.choice(_DAY_SKIES)
     brush.band(0, horizon, brush.shade(upper), brush.shade(lower, 8))
     if brush.rng.random() < 0.3:
@@ -23,7 +24,8 @@ def _cloud(brush: Brush, x: float, y: float) -> None:
         brush.oval(x + 0.06 * step, y, 0.07, 0.045 - 0.015 * abs(step), "#ffffff")
 
 
-def _hills(brush: Brush, horizon: float, colour: str) -> None:
+def hills(brush: Brush, horizon: float, colour: str) -> None:
+    """Paint hills on the horizon."""
     for _ in range(brush.rng.randint(2, 3)):
         height = brush.rng.uniform(0.05, 0.13)
         brush.oval(brush.rng.random(), horizon, brush.rng.uniform(0.3, 0.5), height, brush.shade(colour))
@@ -44,7 +46,8 @@ def _round_tree(brush: Brush, x: float, foot: float, size: float) -> None:
     brush.oval(x, foot - 0.75 * size, 0.33 * size, 0.4 * size, colour)
 
 
-def _pine(brush: Brush, x: float, foot: float, size: float, colour: Colour) -> None:
+def pine(brush: Brush, x: float, foot: float, size: float, colour: Colour) -> None:
+    """Paint a pine whose trunk stands at (x, foot), `size` high."""
     brush.box(x - 0.01, foot - 0.2 * size, x + 0.01, foot, "#6b4b34")
     for level in (0.15, 0.45):
         half = 0.3 * size * (1 - level)
@@ -60,8 +63,8 @@ def _dots(brush: Brush, horizon: float, colours: tuple[str, ...], count: int) ->
 
 def _park(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.36, 0.48)
-    _sky(brush, horizon)
-    _hills(brush, horizon, "#8fbf6a")
+    sky(brush, horizon)
+    hills(brush, horizon, "#8fbf6a")
     for _ in range(brush.rng.randint(2, 4)):
         _round_tree(brush, brush.rng.random(), horizon + 0.02, brush.rng.uniform(0.16, 0.26))
     brush.band(horizon, 1, brush.shade("#9ccb6b"), brush.shade("#7db555"))
@@ -75,7 +78,7 @@ def _park(brush: Brush) -> Ground:
 def _beach(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.26, 0.36)
     shore = horizon + brush.rng.uniform(0.14, 0.24)
-    _sky(brush, horizon)
+    sky(brush, horizon)
     brush.band(horizon, shore, brush.shade("#3f9ac4"), brush.shade("#8fd3dc"))
     for _ in range(5):
         x, y = brush.rng.random(), brush.rng.uniform(horizon + 0.02, shore - 0.03)
@@ -109,7 +112,7 @@ def _road(brush: Brush, top: float, asphalt: str, mark: str) -> None:
 
 def _street(brush: Brush) -> Ground:
     foot = brush.rng.uniform(0.42, 0.5)
-    _sky(brush, foot)
+    sky(brush, foot)
     _houses(brush, foot, ("#d99a78", "#e3c8a0", "#b9c4cc", "#c98b86", "#a9bda4", "#e0d6c6"), ("#f4fbff", "#bcd8e6"))
     brush.band(foot, foot + 0.1, brush.shade("#cfcac2", 8), brush.shade("#bdb8b0", 8))
     _road(brush, foot + 0.1, "#8d9095", "#f2efe4")
@@ -129,8 +132,8 @@ def _night_street(brush: Brush) -> Ground:
 
 def _savanna(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.36, 0.46)
-    _sky(brush, horizon)
-    _hills(brush, horizon, "#b9a869")
+    sky(brush, horizon)
+    hills(brush, horizon, "#b9a869")
     for _ in range(brush.rng.randint(1, 3)):
         x, size = brush.rng.random(), brush.rng.uniform(0.16, 0.24)
         brush.line([(x, horizon + 0.02), (x + 0.02, horizon - 0.6 * size)], "#6b5233", 0.018)
@@ -144,7 +147,7 @@ def _savanna(brush: Brush) -> Ground:
 
 def _desert(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.36, 0.46)
-    _sky(brush, horizon)
+    sky(brush, horizon)
     for _ in range(brush.rng.randint(1, 2)):
         x, half, top = brush.rng.random(), brush.rng.uniform(0.1, 0.18), horizon - brush.rng.uniform(0.1, 0.18)
         mesa = [(x - half, horizon), (x - 0.7 * half, top), (x + 0.7 * half, top), (x + half, horizon)]
@@ -160,10 +163,10 @@ def _desert(brush: Brush) -> Ground:
 
 def _lake(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.32, 0.4)
-    _sky(brush, horizon)
-    _peaks(brush, horizon, "#8ea3b5", 0.2) if brush.rng.random() < 0.6 else _hills(brush, horizon, "#7fae7a")
+    sky(brush, horizon)
+    _peaks(brush, horizon, "#8ea3b5", 0.2) if brush.rng.random() < 0.6 else hills(brush, horizon, "#7fae7a")
     for _ in range(brush.rng.randint(3, 6)):
-        _pine(brush, brush.rng.random(), horizon + 0.01, brush.rng.uniform(0.08, 0.14), brush.shade("#4c7d56"))
+        pine(brush, brush.rng.random(), horizon + 0.01, brush.rng.uniform(0.08, 0.14), brush.shade("#4c7d56"))
     shore = brush.rng.uniform(0.56, 0.66)
     brush.band(horizon, shore, brush.shade("#5fa9d0"), brush.shade("#8fcfe6"))
     for _ in range(8):
@@ -178,7 +181,7 @@ def _snow(brush: Brush) -> Ground:
     brush.band(0, horizon, brush.shade("#a9c9e6"), brush.shade("#e3eef6", 8))
     _peaks(brush, horizon, "#93a8bf", 0.26)
     for _ in range(brush.rng.randint(3, 6)):
-        _pine(brush, brush.rng.random(), horizon + 0.03, brush.rng.uniform(0.12, 0.2), brush.shade("#557f73"))
+        pine(brush, brush.rng.random(), horizon + 0.03, brush.rng.uniform(0.12, 0.2), brush.shade("#557f73"))
     brush.band(horizon, 1, brush.shade("#f4f8fc", 5), brush.shade("#dbe8f3", 8))
     for _ in range(3):
         y = brush.rng.uniform(horizon + 0.1, 1)
@@ -200,8 +203,8 @@ def _forest(brush: Brush) -> Ground:
 
 def _farm(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.38, 0.46)
-    _sky(brush, horizon)
-    _hills(brush, horizon, "#9cc177")
+    sky(brush, horizon)
+    hills(brush, horizon, "#9cc177")
     x, colour = brush.rng.uniform(0.1, 0.8), brush.shade("#b5483c")
     brush.box(x, horizon - 0.14, x + 0.22, horizon + 0.02, colour)
     brush.shape([(x - 0.02, horizon - 0.14), (x + 0.11, horizon - 0.24), (x + 0.24, horizon - 0.14)], "#7d5a50")
@@ -216,9 +219,9 @@ def _farm(brush: Brush) -> Ground:
 
 def _mountains(brush: Brush) -> Ground:
     horizon = brush.rng.uniform(0.4, 0.5)
-    _sky(brush, horizon)
+    sky(brush, horizon)
     _peaks(brush, horizon, brush.rng.choice(("#8b9bb0", "#a3968f", "#7f93a8")), 0.36)
-    _hills(brush, horizon, "#86a86c")
+    hills(brush, horizon, "#86a86c")
     brush.band(horizon, 1, brush.shade("#a9cc7c"), brush.shade("#86ad5b"))
     _dots(brush, horizon, ("#ffffff", "#c9a0dc", "#f2d06b"), brush.rng.randint(8, 22))
     return Ground(horizon, horizon)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from datamodules.errors import ConfigError
 from datamodules.scenes.config import ScenesConfig
 from datamodules.scenes.cutouts import CutoutFolder, CutoutSource, OpenMoji
+from datamodules.scenes.folder import DrawnFolder
 from datamodules.scenes.grammar import Caption, CaptionWriter
 from datamodules.scenes.picture import Scene, draw_scene
 from datamodules.scenes.scene import SceneModel
 from datamodules.scenes.vocabulary import vocabulary
 
 FORMAT_VERSION = 1
-_FINISHED = "scenes.json"
 
 
 class SceneDrawer:
@@ -78,45 +75,7 @@ def write_scenes(config: ScenesConfig, root: Path, *, progress: bool = True) -> 
     """
     drawer = SceneDrawer(config)
     header = {"version": FORMAT_VERSION, "objects": drawer.source.fingerprint, "config": config.as_json()}
-    if _finished(root, header):
-        return
-    with _draft_beside(root) as draft:
-        folder = Path(draft) / "scenes"
-        _write_all(drawer, config, folder, progress)
-        (folder / _FINISHED).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        try:
-            os.replace(folder, root)
-        except OSError:
-            if not _finished(root, header):  # another process may have been faster
-                raise
-
-
-def _draft_beside(root: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-")
-    except OSError as error:
-        raise ConfigError(
-            f"Scenes cannot be written to {root} ({error.strerror}), which root names: "
-            "name a folder that can be written."
-        ) from None
-
-
-def _finished(root: Path, header: dict[str, Any]) -> bool:
-    """Tell whether the data set of this header is there; anything else is refused, never replaced."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    if not (root / _FINISHED).is_file():
-        raise ConfigError(f"{root} holds something other than Scenes (root): name a new or an empty folder.")
-    found = json.loads((root / _FINISHED).read_text(encoding="utf-8"))
-    for key, wanted in [*header["config"].items(), *header.items()]:
-        present = found["config"].get(key, found.get(key))
-        if present != wanted and key != "config":
-            raise ConfigError(
-                f"{root} was drawn with scenes.{key} = {present!r}, but {wanted!r} is asked for: "
-                "name another root or delete the folder."
-            )
-    return True
+    DrawnFolder(root, "Scenes", "scenes").draw(header, lambda folder: _write_all(drawer, config, folder, progress))
 
 
 @dataclass

@@ -201,6 +201,7 @@ def test_a_run_resumes_on_the_next_batch(waterbirds, tmp_path):
 
     def fit(*callbacks, ckpt=None):
         options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        options["default_root_dir"] = tmp_path
         model = Records()
         trainer = Trainer(max_steps=6, limit_val_batches=0, callbacks=list(callbacks), **options)
         trainer.fit(model, module(waterbirds, sampling="group_balanced"), ckpt_path=ckpt, weights_only=False)
