@@ -31,12 +31,15 @@ def _run(args: list[str] | None) -> int:
     from lightning import LightningDataModule
     from lightning.pytorch.cli import LightningArgumentParser
 
+    import datamodules
     import synth
     from cli import FriendlyErrors
-    from datamodules import CocoDataModule, Flickr30kDataModule, RetrievalDataModule, ScenesDataModule  # noqa: F401
     from datamodules.errors import ConfigError
     from lightning_modules import BLIP, CLIP, VSEPP, DualEncoder, ImageTextModule, SigLIP, SpuriousAwareCLIP  # noqa: F401
     from lightning_modules.run_cli import RetrievalCLI
+
+    for name in datamodules.__all__:  # configs may use the names of what is imported
+        getattr(datamodules, name)
 
     class Parser(FriendlyErrors, LightningArgumentParser):
         pass
@@ -44,7 +47,7 @@ def _run(args: list[str] | None) -> int:
     class CLI(RetrievalCLI):
         def after_instantiate_classes(self) -> None:
             if path := self._get(self.config, "synthesis"):
-                if not isinstance(data := self.datamodule, RetrievalDataModule):
+                if not isinstance(data := self.datamodule, datamodules.RetrievalDataModule):
                     raise ConfigError(f"`synthesis` is {path}, but {type(data).__name__} takes no pairs: give null.")
                 data.synthesise = partial(synth.run_file, path)
 

@@ -113,6 +113,11 @@ def _small(path: Path, world: Path) -> dict[str, Any]:
     given = yaml.safe_load(path.read_text())
     scenes = world / "scenes"
     places = {
+        "BirdCaptionsDataModule": {
+            "root": str(world / "bird_captions"),
+            "birds": {"train": 24, "val": 10, "test": 10},
+            "synthetic": None,
+        },
         "Flickr30kDataModule": {**_flickr(world), "synthetic": str(world / "flickr_synthetic")},
         "ScenesDataModule": {"root": str(scenes), "scenes": {"train": 24, "val": 10, "test": 10, "resolution": 64}},
         "CocoDataModule": {
