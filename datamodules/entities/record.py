@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from datamodules.entities.annotations import Annotation, read_annotation
 from datamodules.entities.sentences import UNANNOTATED, Sentence, read_sentences
-from datamodules.errors import AnnotationError
+from datamodules.errors import AnnotationError, MissingPathError
 from datamodules.sources import existing_folder
 
 _FOLDERS = {"Sentences": ".txt", "Annotations": ".xml"}
@@ -29,14 +29,18 @@ def record_files(entities: Path, name: str | None = None) -> list[str]:
         name: file name of the image without its ending.
 
     Raises:
-        MissingPathError: files of all images are asked for, and one of the two folders is not there.
+        MissingPathError: files of all images are asked for, and one of the two folders is not there or has none.
     """
     if name is not None:
         return [f"{folder}/{name}{ending}" for folder, ending in _FOLDERS.items()]
     found = []
     for folder, ending in _FOLDERS.items():
         names = sorted(os.listdir(existing_folder(entities / folder, "entities")))
-        found += [f"{folder}/{each}" for each in names if each.endswith(ending)]
+        files = [f"{folder}/{each}" for each in names if each.endswith(ending)]
+        if not files:
+            where = (entities / folder).absolute()
+            raise MissingPathError(f"{where} (config key `entities`) holds no *{ending}: unpack annotations.zip there.")
+        found += files
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import cache
-from datamodules.cache import cache_root, content_hash, replacing, require_writable
+from datamodules.cache import cache_root, content_hash, contents_hash, replacing, require_writable
 from datamodules.errors import ConfigError
 
 
@@ -53,6 +53,23 @@ def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch, digests):
     first = content_hash(path, tmp_path / "cache")
     assert content_hash(path, tmp_path / "cache") == first
     assert len(digests) == 1
+
+
+def test_many_files_are_read_once_until_one_of_them_changes(tmp_path, monkeypatch, digests):
+    names = ["b/1", "b/2", "a"]
+    (tmp_path / "b").mkdir()
+    for name in names:
+        (tmp_path / name).write_text(name)
+    later = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr(cache.time, "time_ns", lambda: later)
+    first = contents_hash(tmp_path, names, tmp_path / "cache")
+    assert contents_hash(tmp_path, names, tmp_path / "cache") == first
+    assert len(digests) == 3
+    assert contents_hash(tmp_path, names[:2], tmp_path / "cache") != first
+    assert contents_hash(tmp_path, names[2:], tmp_path / "cache") == content_hash(tmp_path / "a", tmp_path / "cache")
+    (tmp_path / "b" / "2").write_text("new")
+    assert contents_hash(tmp_path, names, tmp_path / "cache") != first
+    assert contents_hash(tmp_path, names, tmp_path / "cache") == contents_hash(tmp_path, names, tmp_path / "other")
 
 
 def test_a_change_of_equal_size_and_time_is_noticed(tmp_path, monkeypatch):

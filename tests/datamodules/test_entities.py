@@ -127,8 +127,11 @@ def test_files_must_fit_each_other(record):
     lines.write_bytes(b"\xff\nx\n")
     with pytest.raises(AnnotationError, match=r"7\.txt .* is not text"):
         _ = Flickr30kDataModule(**arguments).tables
-    lines.unlink()
+    lines.rename(lines.with_name("8.txt"))
     with pytest.raises(MissingPathError, match=r"1 of the 2 files .* first Sentences/7\.txt"):
+        _ = Flickr30kDataModule(**arguments).tables
+    lines.with_name("8.txt").unlink()
+    with pytest.raises(MissingPathError, match=r"Sentences \(config key `entities`\) holds no \*\.txt"):
         _ = Flickr30kDataModule(**arguments).tables
     lines.parent.rmdir()
     with pytest.raises(MissingPathError, match=r"There is no folder .*Sentences \(config key `entities`\)"):
