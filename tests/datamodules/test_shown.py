@@ -9,7 +9,7 @@ from datamodules.tables import Tables
 
 def _with_objects(world, objects):
     """Give images objects, `(image row, class)` each."""
-    tables = world.tables
+    tables = Tables((world.folder / "tables").rename(world.folder / "tables_without_objects"))
     rows = np.arange(len(tables))
     Tables.write(
         world.folder / "tables",
