@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from datamodules.errors import AnnotationError, ConfigError
 from datamodules.sources import existing_file
+
+_INTEGER = re.compile("-?[0-9]{1,18}")  # fits 64 bits
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,19 @@ class CsvColumns:
 
         Args:
             column: its name.
-            below: values are 0 up to one less than this; None for any of 64 bits.
+            below: values are 0 up to one less than this; None for any.
 
         Raises:
             AnnotationError: a value is something else.
         """
         texts = self.values[column]
-        wanted = "a 64-bit integer" if below is None else f"an integer from 0 to {below - 1}"
-        try:
-            numbers = np.array(texts, dtype=np.int64)
-        except (ValueError, OverflowError):
-            odd = next(row for row, text in enumerate(texts) if not _is_integer(text))
-            raise AnnotationError(f"{self.where(odd)} has {column} {texts[odd]!r}, which must be {wanted}.") from None
+        wanted = "an integer" if below is None else f"an integer from 0 to {below - 1}"
+        odd = next((row for row, text in enumerate(texts) if not _INTEGER.fullmatch(text)), None)
+        if odd is not None:
+            raise AnnotationError(
+                f"{self.where(odd)} has {column} {texts[odd]!r}, which must be {wanted}: mend the row."
+            )
+        numbers = np.array(texts, dtype=np.int64)
         if below is not None and len(wrong := np.flatnonzero((numbers < 0) | (numbers >= below))):
             raise AnnotationError(
                 f"{self.where(wrong[0])} has {column} {texts[wrong[0]]}, which must be {wanted}: mend the row."
@@ -117,13 +121,6 @@ def _rows(path: Path, key: str, columns: Sequence[str]) -> Iterator[tuple[int | 
             if len(cells) != len(header):
                 raise AnnotationError(f"{where} has {len(cells)} values for {len(header)} columns: mend the row.")
             yield reader.line_num, *(cells[place] for place in places)
-
-
-def _is_integer(text: str) -> bool:
-    try:
-        return abs(int(text)) < 2**63
-    except ValueError:
-        return False
 
 
 def listed_ids(path: Path, known: NDArray[np.int64]) -> NDArray[np.int64]:

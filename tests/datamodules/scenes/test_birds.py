@@ -5,9 +5,10 @@ from random import Random
 
 import numpy as np
 import pytest
+from jsonargparse import ArgumentParser
 from PIL import Image
 
-from datamodules import BirdCaptionsDataModule, BirdScenesDataModule, WaterbirdsDataModule
+from datamodules import BirdCaptionsDataModule, BirdScenesDataModule, GroupedDataModule, WaterbirdsDataModule
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError
 from datamodules.scenes.birds.captions import bird_caption
 from datamodules.scenes.birds.config import BirdCaptionsConfig, BirdScenesConfig
@@ -58,6 +59,16 @@ def test_waterbirds_itself_reads_what_is_written(scenes):
     kinds = {species.name.title(): species.kind for species in bird_vocabulary().species}
     assert all(kinds[row["img_filename"].split("/")[0][4:]] == int(row["y"]) for row in rows)
     assert (LABELS, ATTRIBUTES) == (KINDS, PLACES)
+
+
+def test_a_config_builds_it(scenes):
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(GroupedDataModule, "data")
+    flags = [f"root={scenes}", "birds.train=40", "birds.match=0.5", "sampling=group_balanced", "errors=null"]
+    config = parser.parse_args(["--data=datamodules.BirdScenesDataModule", *(f"--data.{flag}" for flag in flags)])
+    data = parser.instantiate(config).data
+    assert (data.birds.train, data.birds.match, data.birds.val) == (40, 0.5, 1199)
+    assert (data.sampling, data.masks) == ("group_balanced", scenes / "segmentations")
 
 
 def test_groups_of_a_split_lie_in_no_order(scenes):
