@@ -1,0 +1,1 @@
+"""Questions about trained models, each answered by one command: `python -m experiments NAME ...`."""
