@@ -80,6 +80,9 @@ def word_pull(
     The p-value is that of a permutation test, which shuffles the predictions within each true class; the interval is
     DeLong's. A word that separates the errors without exception has an interval of no width: believe the p-value then.
 
+    Similarities are taken as they are. Centring each image over the words first did not help where the truth is known:
+    on Scenes it found the planted partner of a class no more often.
+
     A word that describes the class itself ("duck" for waterbird) pulls, too, and rightly so: which of the words at the
     top are spurious is the reader's judgement.
 

@@ -18,6 +18,8 @@ from datamodules.errors import ConfigError
 from lightning_modules.maps.grids import as_grid, as_maps
 from lightning_modules.messages import near
 
+_LOOKED_AT = 4  # images: the gradients of all layers at once take memory, and a single image may have none
+
 
 class ImageEncoder(Protocol):
     """What maps ask of a model: an `nn.Module` with image embeddings, as every `RetrievalModule` is."""
@@ -67,8 +69,7 @@ def grad_cam(model: ImageEncoder, pixel_values: Tensor, texts: Tensor, layer: st
         >>> maps.shape, maps.dtype
         (torch.Size([2, 8, 8]), torch.float32)
     """
-    if layer is None:
-        layer = find_layer(model, pixel_values[:1], texts[:1] if texts.ndim == 2 else texts)
+    layer = find_layer(model, pixel_values, texts) if layer is None else layer
     activations, gradients = _at_layer(model, pixel_values, texts, layer)
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     height, width = pixel_values.shape[2:]
@@ -85,14 +86,15 @@ def find_layer(model: ImageEncoder, pixel_values: Tensor, texts: Tensor) -> str:
 
     Args:
         model: Encodes the images; it is put into evaluation mode for the time.
-        pixel_values: `[B, 3, H, W]`; one image is enough.
+        pixel_values: `[B, 3, H, W]`, of which the first 4 are looked at.
         texts: `[B, D]` or `[D]` embeddings.
 
     Raises:
         ConfigError: No layer puts out a grid over the image that the embedding depends on.
     """
     height, width = pixel_values.shape[2:] if pixel_values.ndim == 4 else (1, 1)
-    seen = _differentiate(model, pixel_values, texts, dict(model.named_modules()), _keeps_shape_of_tokens)
+    few = pixel_values[:_LOOKED_AT], texts[:_LOOKED_AT] if texts.ndim == 2 else texts
+    seen = _differentiate(model, *few, dict(model.named_modules()), _keeps_shape_of_tokens)
     for name, (_, gradients) in reversed(seen.items()):
         grid = as_grid(gradients, height, width)
         if grid is not None and grid.any():

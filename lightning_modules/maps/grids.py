@@ -51,7 +51,7 @@ def as_grid(activations: Tensor, height: int, width: int) -> Tensor | None:
                 return channels_first
     if activations.ndim == 3 and (grid := grid_of(activations.shape[1], height, width)):
         patches = activations[:, -grid[0] * grid[1] :]
-        return patches.transpose(1, 2).unflatten(2, grid)
+        return patches.transpose(1, 2).reshape(len(patches), -1, *grid)
     return None
 
 

@@ -51,7 +51,7 @@ def attention_rollout(model: ImageEncoder, pixel_values: Tensor) -> Tensor:
     patches = grid[0] * grid[1]
     if readout is None:
         readout = flow[:, :1] if patches < flow.shape[2] else flow.mean(dim=1, keepdim=True)
-    return as_maps(readout[:, 0, -patches:].unflatten(1, grid), height, width)
+    return as_maps(readout[:, 0, -patches:].reshape(-1, *grid), height, width)
 
 
 def _roll(attentions: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
