@@ -7,8 +7,8 @@ from random import Random
 from datamodules.scenes.birds.picture import BirdPicture
 from datamodules.scenes.birds.vocabulary import KINDS, PLACES, bird_vocabulary
 
-_PARTS, _PART_WEIGHTS = ("bird", "both", "place"), (35, 55, 10)
-_BIRD_WEIGHTS = (45, 40, 15)  # its species, its kind, just "bird"
+_PARTS, _PART_WEIGHTS = ("bird", "both", "place"), (50, 45, 5)
+_BIRD_WEIGHTS = (55, 40, 5)  # its species, its kind, just "bird"
 _KIND_OF_PLACE = 0.5
 
 
@@ -20,7 +20,7 @@ def bird_caption(bird: BirdPicture, rng: Random) -> str:
         >>> from datamodules.scenes.birds.picture import BirdDrawer
         >>> drawer = BirdDrawer(BirdScenesConfig())
         >>> bird_caption(drawer.draw(label=1, place=1, rng=Random(1)), Random(3))
-        'A photo of the waterbird.'
+        'A photo of the penguin.'
     """
     words = bird_vocabulary()
     part = rng.choices(_PARTS, _PART_WEIGHTS)[0]
