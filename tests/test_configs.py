@@ -252,3 +252,23 @@ def test_its_commands_run(path: Path, command: str, world: Path, monkeypatch: py
     assert all(math.isfinite(loss) for loss in losses)
     scores = [float(rows[-1][f"{'val' if verb == 'fit' else verb}/{name}"]) for name in _scores(_given(path))]
     assert all(0 <= score <= 100 for score in scores)
+
+
+@pytest.mark.slow
+def test_just_train_twice_trains_on_the_errors_that_predict_has_written(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    path = PROJECT / "configs" / "spurious_birds.yaml"
+    small = _arguments(_small(path, world))
+    before = set((world / "runs").glob("*/*"))
+    split = "--data.init_args.predict_split", "train"
+    assert main(["predict", "--config", str(path), *split, *small]) == 0
+    (folder,) = set((world / "runs").glob("*/*")) - before
+    errors = {name: len(list(csv.DictReader((folder / f"{name}.csv").open()))) for name in ("predictions", "errors")}
+    assert errors["predictions"] == BIRDS["train"]
+    assert 0 < errors["errors"] < BIRDS["train"]
+    assert not list(folder.glob("embeddings*"))
+    again = "--data.init_args.errors", str(folder / "errors.csv"), "--data.init_args.error_weight", "5"
+    control = "--config", "configs/controls/erm.yaml"
+    assert main(["fit", "--config", str(path), *control, *again, *small]) == 0
