@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.processor import find_processor
 from experiments.drawing import Card, Panel, page, sheet
 from experiments.encoding import Frame, embed_texts
 from experiments.options import Data, ExperimentParser, load_model, positive, print_table, write_csv, writing_results
@@ -132,15 +133,18 @@ def examine(checkpoint: str, data: Data, subjects: Sequence[Subject], options: N
         UnreadableImageError: an image or a mask cannot be read.
     """
     model = load_model(checkpoint)
-    frames = lru_cache(maxsize=32)(partial(Frame, model.processor.eval_image))
+    see = find_processor(model.processor, None, None).eval_image
+    frames = lru_cache(maxsize=32)(partial(Frame, see))
+    embed = lru_cache(maxsize=None)(partial(_text, model, options.prompt))
     findings, heat = Findings(checkpoint), None
     for start in range(0, len(subjects), options.batch_size):
         part = subjects[start : start + options.batch_size]
         images = [data.read_image(subject.row) for subject in part]
-        pixels = torch.stack([model.processor.eval_image(image) for image in images])
+        pixels = torch.stack([see(image) for image in images])
         pairs = zip(part, images, strict=True)
         regions = torch.stack([frames(image.size).region(subject.region(image.size)) for subject, image in pairs])
-        texts, on_device = _texts(model, part, options.prompt), pixels.to(model.device)
+        texts = torch.stack([embed(subject.text, subject.is_caption) for subject in part])
+        on_device = pixels.to(model.device)
         heat = heat or _mapper(model, options, on_device, texts)
         maps = heat(on_device, texts).cpu()
         _note(findings, part, maps, regions)
@@ -160,10 +164,9 @@ def _mapper(model: ImageTextModule, options: Namespace, pixels: Tensor, texts: T
     return partial(grad_cam, model, layer=layer)
 
 
-def _texts(model: ImageTextModule, subjects: Sequence[Subject], prompts: Sequence[str]) -> Tensor:
-    """Embed what is asked for, `[B, D]`: captions as they are, classes in their prompts."""
-    rows = [embed_texts(model, ["{}"] if one.is_caption else prompts, [one.text]) for one in subjects]
-    return torch.cat(rows)
+def _text(model: ImageTextModule, prompts: Sequence[str], text: str, is_caption: bool) -> Tensor:
+    """Embed what is asked for, `[D]`: a caption as it is, a class in its prompts."""
+    return embed_texts(model, ["{}"] if is_caption else prompts, [text])[0]
 
 
 def _note(findings: Findings, subjects: Sequence[Subject], maps: Tensor, regions: Tensor) -> None:

@@ -103,7 +103,7 @@ def load_data(path: Path, keys: Sequence[str] = ()) -> Data:
         SystemExit: after one sentence, if a key or a class is misspelled.
     """
     section = _section(path, "data")
-    section.get("init_args", {}).pop("synthetic", None)
+    (section.get("init_args") or {}).pop("synthetic", None)
     data: Data = _build((RetrievalDataModule, GroupedDataModule), "data", section, keys)
     return data
 

@@ -94,7 +94,7 @@ def find_layer(model: ImageEncoder, pixel_values: Tensor, texts: Tensor) -> str:
     """
     height, width = pixel_values.shape[2:] if pixel_values.ndim == 4 else (1, 1)
     few = pixel_values[:_LOOKED_AT], texts[:_LOOKED_AT] if texts.ndim == 2 else texts
-    seen = _differentiate(model, *few, dict(model.named_modules()), _keeps_shape_of_tokens)
+    seen = _differentiate(model, *few, dict(model.named_modules()), _may_be_grid)
     for name, (_, gradients) in reversed(seen.items()):
         grid = as_grid(gradients, height, width)
         if grid is not None and grid.any():
@@ -123,10 +123,11 @@ def _at_layer(model: ImageEncoder, pixel_values: Tensor, texts: Tensor, layer: s
     return activations, gradients
 
 
-def _keeps_shape_of_tokens(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> bool:
-    """Whether a layer is a norm or the like where its output looks like tokens; queries and keys do so, too."""
-    if output.ndim != 3:
-        return True
+def _may_be_grid(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> bool:
+    """Whether an output of the shape of a grid is one: attention weights, queries and keys can have that shape, too."""
+    if output.ndim == 4:
+        sums = output.sum(dim=-1)
+        return not torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
     is_leaf = next(module.children(), None) is None
     return is_leaf and bool(inputs) and isinstance(inputs[0], Tensor) and inputs[0].shape == output.shape
 

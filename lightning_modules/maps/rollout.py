@@ -14,6 +14,8 @@ from datamodules.errors import ConfigError
 from lightning_modules.maps.grad_cam import ImageEncoder, evaluating
 from lightning_modules.maps.grids import as_maps, grid_of
 
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+
 
 def attention_rollout(model: ImageEncoder, pixel_values: Tensor) -> Tensor:
     """Return how much attention reaches the embedding from each place of an image, whatever the text.
@@ -27,8 +29,8 @@ def attention_rollout(model: ImageEncoder, pixel_values: Tensor) -> Tensor:
     Source: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", equation 1.
 
     Args:
-        model: Encodes the images with self-attention of torch (`nn.MultiheadAttention` or
-            `scaled_dot_product_attention`), as those of open_clip, timm and transformers do; it is put into evaluation
+        model: Encodes the images with self-attention, by `nn.MultiheadAttention`, `scaled_dot_product_attention` or a
+            softmax over `[B, heads, T, T]`, as those of open_clip, timm and transformers do; it is put into evaluation
             mode for the time.
         pixel_values: `[B, 3, H, W]` as the model's processor makes them.
 
@@ -85,7 +87,10 @@ class _AttentionWatch(TorchFunctionMode):
             return output, weights
         if func is F.scaled_dot_product_attention:
             self.weights.append(_attention_weights(*args, **kwargs))
-        return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if func in _SOFTMAX and output.ndim == 4:
+            self.weights.append(output.float().mean(dim=1))
+        return output
 
 
 def _attention_weights(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:

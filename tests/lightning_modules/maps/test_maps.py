@@ -145,11 +145,15 @@ def test_rollout_equals_the_formula() -> None:
     torch.testing.assert_close(attention_rollout(model, pixels), expected, atol=1e-4, rtol=1e-3)
 
 
-def test_rollout_sees_the_attention_of_timm() -> None:
-    model, pixels, _ = _clip(_timm("test_vit", "", 64))
+def test_rollout_sees_the_attention_of_timm_fused_or_not() -> None:
+    model, pixels, texts = _clip(_timm("test_vit", "", 64))
     maps = attention_rollout(model, pixels)
     assert maps.shape == (3, 64, 64)
     assert maps.flatten(1).std(dim=1).min() > 0.05
+    for block in model.model.visual.trunk.blocks:  # weights that are a square of 17 x 17, and go through a dropout
+        block.attn.fused_attn = False
+    torch.testing.assert_close(attention_rollout(model, pixels), maps, atol=1e-4, rtol=1e-3)
+    assert find_layer(model, pixels, texts) == "model.visual.trunk.blocks.5.norm1"
 
 
 def test_rollout_reads_a_pooling_query_where_there_is_one() -> None:
