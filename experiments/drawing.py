@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from io import BytesIO
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,5 +122,12 @@ def sheet(cards: Sequence[Card]) -> Image.Image:
             left = _GAP + column * (_SIDE + _GAP)
             drawn.paste(image, (left, top + _LINE))
             if column:
-                pen.text((left, top + _LINE + _SIDE), card.panels[column - 1].caption, fill="#555", font=font)
+                caption = _fitting(card.panels[column - 1].caption, font)
+                pen.text((left, top + _LINE + _SIDE), caption, fill="#555", font=font)
     return drawn
+
+
+def _fitting(text: str, font: Any) -> str:
+    """Cut a text to the width of a figure."""
+    shown = next(end for end in range(len(text), -1, -1) if font.getlength(text[:end]) <= _SIDE)
+    return text[:shown]
