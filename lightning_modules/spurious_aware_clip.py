@@ -56,7 +56,8 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         cross_entropy_weight: weight of the cross-entropy of images and class prototypes.
         group_dro_weight: weight of the same under group DRO; needs attributes in training.
         positives: what another image of the same class is to the contrastive term: a negative ("diagonal", as in the
-            public code), one more positive ("same_image_soft"), or neither ("mask_same_image").
+            public code), or neither ("mask_same_image"). One more positive ("same_image_soft") gives the same loss as
+            "diagonal", because images of a class share their prototype.
         image_temperature: temperature of the image term, see `ClassAffinityLoss`; None: plain means of cosines.
         group_dro_step: step size of the weights of group DRO.
         trained: shell patterns of the names of parameters that are trained, all others are frozen; None: the

@@ -111,6 +111,17 @@ def test_every_term_is_what_its_definition_says() -> None:
     assert loss(found).item() == pytest.approx(sum(weights[name] * expected[name].item() for name in TERMS), rel=1e-6)
 
 
+def test_images_of_a_class_share_their_prototype_so_that_soft_positives_change_nothing() -> None:
+    labels = torch.tensor([0, 0, 1, 0])
+    seen = LabelledImages(_unit(4, 5, seed=0), labels, labels, torch.tensor(7.0), _unit(2, 3, 5, seed=1))
+    found = {
+        positives: SpuriousAwareLoss({"contrastive": 1.0}, 2, 2, positives=positives).terms(seen)["contrastive"].item()
+        for positives in ("diagonal", "same_image_soft", "mask_same_image")
+    }
+    assert found["same_image_soft"] == pytest.approx(found["diagonal"])
+    assert found["mask_same_image"] < found["diagonal"]
+
+
 def test_a_term_without_weight_is_not_computed() -> None:
     rows = torch.eye(2)
     seen = LabelledImages(rows, torch.arange(2), torch.arange(2), torch.tensor(1.0), rows[:, None])  # no other prompts
