@@ -27,7 +27,8 @@ MixingMode = Literal["concat", "per_batch"]
 class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches over P original pairs (rows 0..P-1) and S synthetic pairs (rows P..P+S-1), one process's part of them.
 
-    An item is `(epoch, row)`, so that augmentation can be seeded by what is drawn and not by who draws it. Every
+    An item is `(batch, row)`, the number of the batch in the run over all processes and epochs first, so that augmentation
+    can be seeded by what is drawn and not by who draws it; a pair that comes twice in an epoch is augmented anew. Every
     original pair comes exactly once per epoch over all processes; only the last incomplete round of batches, one per
     process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`).
     Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
@@ -50,7 +51,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
 
     Example:
         >>> sampler = MixedBatchSampler(4, batch_size=2)
-        >>> sorted(row for batch in sampler for epoch, row in batch)
+        >>> sorted(row for batch in sampler for number, row in batch)
         [0, 1, 2, 3]
     """
 
@@ -124,7 +125,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         mine = self.mixing.draw(epoch)[self.rank :: self.world_size]
         for position in range(start, len(mine)):
             self._served = position + 1
-            yield [(epoch, row) for row in mine[position].tolist()]
+            number = epoch * self.mixing.batches + position * self.world_size + self.rank
+            yield [(number, row) for row in mine[position].tolist()]
 
 
 def _check(batch_size: int, mode: str, synthetic_per_batch: int | None, seed: int) -> None:
