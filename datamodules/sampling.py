@@ -27,8 +27,8 @@ MixingMode = Literal["concat", "per_batch"]
 class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches over P original pairs (rows 0..P-1) and S synthetic pairs (rows P..P+S-1), one process's part of them.
 
-    An item is `(batch, row)`, the number of the batch in the run over all processes and epochs first, so that augmentation
-    can be seeded by what is drawn and not by who draws it; a pair that comes twice in an epoch is augmented anew. Every
+    An item is `(batch, row)`, where batches are numbered through all processes and epochs of a run: so augmentation can
+    be seeded by what is drawn and not by who draws it, and a pair that comes twice in an epoch is augmented anew. Every
     original pair comes exactly once per epoch over all processes; only the last incomplete round of batches, one per
     process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`).
     Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
