@@ -27,7 +27,7 @@ def reference(rows: int, width: int, seed: int, purpose: int, length: int) -> li
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 3), st.integers(0, 9), st.integers(1, 9))
-def test_the_rows_are_those_of_a_list_filled_row_by_row(rows: int, width: int, seed: int, first: int, count: int) -> None:
+def test_rows_are_those_of_a_list_filled_row_by_row(rows: int, width: int, seed: int, first: int, count: int) -> None:
     found = EndlessPasses(rows, width, seed, purpose=5).batches(first, count)
     expected = reference(rows, width, seed, 5, (first + count) * width)
     assert found.shape == (count, width)
