@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class DualEncoder(ContrastiveModule):
 
         export_timm(self.image, self.hparams["image_preprocess"], self.hparams["image_options"], folder / "image")
         self.text.model.save_pretrained(folder / "text")
-        tokenize: CaptionTokenizer = self.processor.tokenize
+        tokenize = cast("CaptionTokenizer", self.processor.tokenize)
         tokenize.tokenizer.save_pretrained(folder / "text")
         heads = {name: one for name, one in self.state_dict().items() if name.startswith(_HEADS)}
         about = {"pooling": self.text.pooling, "max_length": str(tokenize.max_length)}
