@@ -153,7 +153,7 @@ def test_weights_that_do_not_fit_are_named_when_rebuilding_and_when_resuming(
     _edit(path, lambda held: held["state_dict"].update(extra=held["state_dict"].pop("text.bias")))
     _edit(path, lambda held: held["hyper_parameters"].update(dim=4))
     words = (
-        r"does not fit the Lines that its arguments build: it lacks text.bias; it has extra too much; "
+        r"does not fit the Lines that the arguments build: it lacks text.bias; it has extra too much; "
         r"image.weight \[3, 768\] should be \[4, 768\], image.bias"
     )
     with pytest.raises(ConfigError, match=words):
