@@ -109,7 +109,11 @@ def test_the_counterfactual_margin_is_added(tiny: Callable[..., Any], pairs: Cal
     images, texts = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
     s = images @ texts.T
     margin = F.relu(0.5 + s[1, 0] - s[1, 1]) + F.relu(0.5 + s[0, 1] - s[0, 0])
-    assert torch.allclose(_loss(model, batch) - _loss(plain, batch), 2 * margin, atol=1e-5)
+    logged: dict[str, torch.Tensor] = {}
+    model.log = lambda name, value, **_: logged.update({name: value})
+    assert torch.allclose(model.training_loss(batch) - _loss(plain, batch), 2 * margin, atol=1e-5)
+    assert logged["train/counterfactual_loss"].item() == pytest.approx(margin.item(), abs=1e-5)
+    assert logged["train/logit_scale"].item() == pytest.approx(1 / 0.07)
 
 
 @pytest.mark.parametrize(("temperature", "lr", "bound"), [(0.0101, -1.0, 100.0), (0.99, 1.0, 1.0)])
