@@ -50,8 +50,8 @@ def build_open_clip(
     name = architecture if model_config is None else _register(model_config)
     _check_names(name, pretrained)
     if run := open_clip_run(pretrained):
-        wanted = preprocess_config or run.preprocess_config, tokenizer or run.tokenizer
-        model, tokenize = build_open_clip(architecture, None, model_config, *wanted)
+        preprocess = {**run.preprocess_config, **(preprocess_config or {})}
+        model, tokenize = build_open_clip(architecture, None, model_config, preprocess, tokenizer or run.tokenizer)
         run.load_into(model, str(pretrained))
         return model, tokenize
     with warnings.catch_warnings(), _no_advice(pretrained is None), _own_text_config(model_config) as overrides:

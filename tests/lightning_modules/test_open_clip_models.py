@@ -199,6 +199,9 @@ def test_a_run_is_started_from(run: tuple[Any, str], tiny_clip: Callable[..., An
     assert torch.equal(again.processor.eval_image(photo), model.processor.eval_image(photo))
     other = tiny_clip(pretrained=path, quick_gelu=True, preprocess_config={"mean": [0.5, 0.5, 0.5]})
     assert not torch.equal(other.processor.eval_image(photo), model.processor.eval_image(photo))
+    stretched = tiny_clip(pretrained=path, quick_gelu=True, preprocess_config={"resize_mode": "squash"})
+    seen = stretched.hparams["preprocess_config"]
+    assert (seen["mean"], seen["resize_mode"]) == ([0.1, 0.2, 0.3], "squash")  # the rest stays that of the run
 
 
 def test_a_run_of_another_model_is_refused(run: tuple[Any, str], tiny_clip: Callable[..., Any]) -> None:
