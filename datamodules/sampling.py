@@ -105,7 +105,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         epoch does not exist.
         """
         self.epoch, self._start = state["epoch"], state["batch"]
-        changed = [key for key, value in self._order.items() if state["order"].get(key) != value]
+        order = {"control": False, **state["order"]}  # checkpoints made before there was a control do not name it
+        changed = [key for key, value in self._order.items() if order.get(key) != value]
         if self._start and changed:
             warnings.warn(
                 f"The checkpoint is from within epoch {self.epoch} and {', '.join(changed)} changed since: pairs "

@@ -1,6 +1,7 @@
 """Every original pair once per epoch, over all processes and across a restart, for every way of mixing."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -209,6 +210,16 @@ def test_a_state_of_other_batches_warns():
     state = MixedBatchSampler(40, batch_size=5).state_dict() | {"batch": 2}
     with pytest.warns(UserWarning, match="batch_size"):
         MixedBatchSampler(40, batch_size=4).load_state_dict(state)
+    with pytest.warns(UserWarning, match="control"):
+        MixedBatchSampler(40, batch_size=5, control=True).load_state_dict(state)
+
+
+def test_a_state_from_before_there_were_controls_goes_on():
+    state = MixedBatchSampler(40, batch_size=5).state_dict() | {"batch": 2}
+    del state["order"]["control"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MixedBatchSampler(40, batch_size=5).load_state_dict(state)
     with pytest.warns(UserWarning, match="control"):
         MixedBatchSampler(40, batch_size=5, control=True).load_state_dict(state)
 
