@@ -61,7 +61,7 @@ class RetrievalDataset(Dataset[Sample]):
 class TrainPairs(RetrievalDataset):
     """P original pairs (rows 0..P-1), then S synthetic pairs (rows P..P+S-1).
 
-    An item is `(epoch, row)`: augmentation is seeded by both and the seed, whichever worker or process draws it. Where
+    An item is `(batch, row)`: augmentation is seeded by both and the seed, whichever worker or process draws it. Where
     the picture of a pair cannot be read, the next readable pair of the same kind takes its place, so that batches keep
     their size and processes that gather each other's embeddings keep in step.
 
@@ -95,11 +95,11 @@ class TrainPairs(RetrievalDataset):
         return originals if self.synthetic is None else np.append(originals, self.synthetic.image_ids[self.chosen])
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
-        epoch, wanted = item
+        batch, wanted = item
         for row in self._substitutes(wanted):
             image = self.reader.read(*self._image(row))
             if image is not None:
-                with seeded(self.seed, epoch, wanted):
+                with seeded(self.seed, batch, wanted):
                     return row, self.processor.train_image(image)
             if self.reader.exceeded:
                 break

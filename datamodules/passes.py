@@ -22,7 +22,7 @@ class EndlessPasses:
     """Batches cut from shuffled passes over all rows; a batch may begin in one pass and end in the next.
 
     So at any point no row has come more than once more often than another. Where a batch goes on with the next pass,
-    rows that it holds already come right after it in that pass: no row comes twice in a batch of up to `rows` rows.
+    rows that it holds already come behind it in that pass: no row comes twice in a batch of up to `rows` rows.
 
     Attributes:
         rows: number of rows.

@@ -27,7 +27,8 @@ MixingMode = Literal["concat", "per_batch"]
 class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches over P original pairs (rows 0..P-1) and S synthetic pairs (rows P..P+S-1), one process's part of them.
 
-    An item is `(epoch, row)`, so that augmentation can be seeded by what is drawn and not by who draws it. Every
+    An item is `(batch, row)`, where batches are numbered through all processes and epochs of a run: so augmentation can
+    be seeded by what is drawn and not by who draws it, and a pair that comes twice in an epoch is augmented anew. Every
     original pair comes exactly once per epoch over all processes; only the last incomplete round of batches, one per
     process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`).
     Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
@@ -50,7 +51,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
 
     Example:
         >>> sampler = MixedBatchSampler(4, batch_size=2)
-        >>> sorted(row for batch in sampler for epoch, row in batch)
+        >>> sorted(row for batch in sampler for number, row in batch)
         [0, 1, 2, 3]
     """
 
@@ -104,7 +105,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         epoch does not exist.
         """
         self.epoch, self._start = state["epoch"], state["batch"]
-        changed = [key for key, value in self._order.items() if state["order"].get(key) != value]
+        order = {"control": False, **state["order"]}  # checkpoints made before there was a control do not name it
+        changed = [key for key, value in self._order.items() if order.get(key) != value]
         if self._start and changed:
             warnings.warn(
                 f"The checkpoint is from within epoch {self.epoch} and {', '.join(changed)} changed since: pairs "
@@ -124,7 +126,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         mine = self.mixing.draw(epoch)[self.rank :: self.world_size]
         for position in range(start, len(mine)):
             self._served = position + 1
-            yield [(epoch, row) for row in mine[position].tolist()]
+            number = epoch * self.mixing.batches + position * self.world_size + self.rank
+            yield [(number, row) for row in mine[position].tolist()]
 
 
 def _check(batch_size: int, mode: str, synthetic_per_batch: int | None, seed: int) -> None:

@@ -1,12 +1,14 @@
 """`python -m lightning_modules export CHECKPOINT FOLDER`: the encoders of a run for other programs.
 
 The folder gets the weights as safetensors and a config, as the library loads them that the architecture is from: of a
-CLIP, `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads it.
+CLIP, `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads it, of a DualEncoder, timm and transformers each
+load one half.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +39,14 @@ def _export(checkpoint: Path, folder: Path) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; name a new folder for the export.")
     model = ImageTextModule.load_from_checkpoint(checkpoint, map_location="cpu")
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    model.export(folder)
+    try:
+        model.export(folder)
+    except ConfigError:
+        if new:
+            shutil.rmtree(new[-1])
+        raise
     print(f"{type(model).__name__} exported to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     return 0
 

@@ -57,7 +57,9 @@ class BLIP(RerankingModule):
         alpha: weight of the momentum copy's softmax in the targets, in the end.
         alpha_epochs: epochs over which that weight rises from 0: 1 in BLIP's own code, 2 in LAVIS.
         negatives: whether hard negatives come from all ranks or from the local one.
-        counterfactual_weight: weight of the margin between synthetic pairs and their sources in the loss.
+        counterfactual_weight: weight of a margin between a synthetic pair and its source, where a batch holds both
+            (`data.init_args.pair_with_source`); 0: no such margin. It assumes that the caption of the source names what
+            was removed: captions by noun phrases do by construction, prompts by chance.
         counterfactual_margin: that margin, of cosines.
         rerank_top_k: how many results of every query are re-ranked by matching in evaluation; 0: none.
         optimizer: name of a class in `torch.optim`.

@@ -74,6 +74,15 @@ def checkpoint_class(path: str | Path, base: type[Any], key: str = "checkpoint_p
     return kind
 
 
+def is_run(path: str | Path) -> bool:
+    """Say whether a file is the checkpoint of a run, and not merely weights, damaged, or none at all."""
+    try:
+        read_checkpoint(path)
+    except (ConfigError, MissingPathError):
+        return False
+    return True
+
+
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Check that weights fit a model, by name and by shape.
 
@@ -83,7 +92,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     Example:
         >>> check_weights(nn.Linear(2, 1), {"weight": torch.ones(1, 3), "bais": torch.ones(1)})
         Traceback (most recent call last):
-        datamodules.errors.ConfigError: The checkpoint does not fit the Linear that its arguments build: it lacks bias;
+        datamodules.errors.ConfigError: The checkpoint does not fit the Linear that the arguments build: it lacks bias;
         it has bais too much; weight [1, 3] should be [1, 2].
     """
     own = model.state_dict()
@@ -99,7 +108,7 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     }
     if wrong := [sentence.format(a_few(names)) for sentence, names in found.items() if names]:
         raise ConfigError(
-            f"The checkpoint does not fit the {type(model).__name__} that its arguments build: {'; '.join(wrong)}."
+            f"The checkpoint does not fit the {type(model).__name__} that the arguments build: {'; '.join(wrong)}."
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,16 @@ from lightning_modules.caption_tokenizer import CaptionTokenizer, build_tokenize
 from lightning_modules.contrastive import ContrastiveModule
 from lightning_modules.processor import Processor
 from lightning_modules.text_tower import Pooling, TextTower, build_text_model, check_length, rebuild_config
-from lightning_modules.timm_tower import build_timm, feature_width, full_name, image_transforms, preprocessing
+from lightning_modules.timm_tower import (
+    build_timm,
+    export_timm,
+    feature_width,
+    full_name,
+    image_transforms,
+    preprocessing,
+)
+
+_HEADS = ("image_head.", "text_head.", "logit_scale")
 
 
 class DualEncoder(ContrastiveModule):
@@ -101,6 +111,24 @@ class DualEncoder(ContrastiveModule):
         if not isinstance(tokens, Mapping):
             raise TypeError("The tokens of a DualEncoder are a mapping with `input_ids` and `attention_mask`.")
         return F.normalize(self.text_head(self.text(tokens)).float(), dim=-1)
+
+    def export(self, folder: Path) -> None:
+        """Write the towers as their libraries load them, and the heads.
+
+        `timm.create_model("local-dir:FOLDER/image", pretrained=True)` loads the image tower, transformers'
+        `AutoModelForTextEncoding` and `AutoTokenizer` load FOLDER/text. `heads.safetensors` holds the weights of both
+        heads and `logit_scale`, and in its metadata `pooling` and `max_length`: an embedding is the normalised head of
+        the pooled states.
+        """
+        from safetensors.torch import save_file
+
+        export_timm(self.image, self.hparams["image_preprocess"], self.hparams["image_options"], folder / "image")
+        self.text.model.save_pretrained(folder / "text")
+        tokenize = cast("CaptionTokenizer", self.processor.tokenize)
+        tokenize.tokenizer.save_pretrained(folder / "text")
+        heads = {name: one for name, one in self.state_dict().items() if name.startswith(_HEADS)}
+        about = {"pooling": self.text.pooling, "max_length": str(tokenize.max_length)}
+        save_file({name: one.cpu().contiguous() for name, one in heads.items()}, folder / "heads.safetensors", about)
 
 
 def _tokenizer(given: str | dict[str, str] | None, text_model: str | None) -> Any:

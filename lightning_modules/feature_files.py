@@ -58,9 +58,20 @@ def write_features(
         batch_size: images that are looked at together.
 
     Example:
+        from datamodules import CocoDataModule
+        from datamodules.images import open_rgb
+        from datamodules.synthetic_set import SyntheticSet
+        from lightning_modules import VSEPP
+        from lightning_modules.feature_files import write_features
+
+        boxes = [f"data/coco/annotations/instances_{part}2014.json" for part in ("train", "val")]
+        data = CocoDataModule("data/coco", "data/coco/dataset_coco.json", boxes, synthetic="data/coco_synthetic")
         data.prepare_data()
-        write_features(model, data.tables.image_ids, data.read_image, "data/coco_vgg19")
-        pairs = SyntheticSet.read(data.synthetic_root, splits, data.tables.class_names, data.tables.image_ids)
+        tables = data.tables
+        model = VSEPP(image_weights="tv_in1k", vocabulary=["a"]).to("cuda")  # its words do not matter here
+        write_features(model, tables.image_ids, data.read_image, "data/coco_vgg19")
+        splits = [folder.name for folder in data.synthetic_root.iterdir() if folder.is_dir()]
+        pairs = SyntheticSet.read(data.synthetic_root, splits, tables.class_names, tables.image_ids)
         write_features(model, pairs.image_ids, lambda row: open_rgb(pairs.path(row)), "data/coco_synthetic_vgg19")
     """
     training, stem, count = model.training, Path(stem), len(image_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -111,7 +112,8 @@ class ImageTextModule(LightningModule, ABC):
 
         Raises:
             MissingPathError: there is no such file.
-            ConfigError: it is damaged or foreign, holds a model that is no `cls`, or its weights do not fit.
+            ConfigError: it is damaged or foreign, holds a model that is no `cls`, its weights do not fit, or its class
+                hands on an argument that is none of its own.
 
         Example:
             ImageTextModule.load_from_checkpoint("runs/demo/20250131-120000/checkpoints/best.ckpt").eval()
@@ -119,7 +121,15 @@ class ImageTextModule(LightningModule, ABC):
         rebuild = super(ImageTextModule, checkpoint_class(checkpoint_path, cls)).load_from_checkpoint
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.pytorch\.cli")  # a deprecation among libraries
-            return cast("Self", rebuild(checkpoint_path, weights_only=weights_only, **options))
+            try:
+                return cast("Self", rebuild(checkpoint_path, weights_only=weights_only, **options))
+            except (TypeError, ValueError) as error:  # jsonargparse makes a ValueError of it
+                if fixed := re.search(r"multiple values for keyword argument '(\w+)'", str(error)):
+                    raise ConfigError(
+                        f"`checkpoint_path` is {checkpoint_path}, whose class fixes `{fixed[1]}`, which its options "
+                        f"take, too: give its `__init__` an argument `{fixed[1]}` with that default."
+                    ) from error
+                raise
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the class of the model, so that it can be rebuilt from the checkpoint alone."""

@@ -23,9 +23,11 @@ class OpenClipEncoders(ImageTextModule):
     Args:
         architecture: an open_clip model name, such as "ViT-B-32" (`open_clip.list_models()` lists them), or
             `local-dir:FOLDER` or `hf-hub:NAME` for a model with weights, such as an exported one.
-        pretrained: an open_clip tag ("openai"), the path of a checkpoint, or None for random weights.
+        pretrained: an open_clip tag ("openai"), the path of weights or of the checkpoint of a run with the same
+            architecture, whose preprocessing and tokenizer are taken, too, or None for random weights.
         model_config: an open_clip config given inline (`{embed_dim, vision_cfg, text_cfg, ...}`); it takes the place of
-            `architecture`.
+            `architecture`. (In checkpoints, with `text_cfg.hf_model_config`, the config of a text tower of
+            transformers.)
         preprocess_config: overrides of the preprocessing (`{mean, std, interpolation, resize_mode, ...}`).
         tokenizer: folder or hub id of a tokenizer of transformers; None: that of the architecture. (In checkpoints, the
             files of a tokenizer that is not open_clip's own.)

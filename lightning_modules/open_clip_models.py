@@ -17,8 +17,9 @@ from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_crop
 from lightning_modules.caption_tokenizer import unpacked
 from lightning_modules.messages import gist, near
-from lightning_modules.open_clip_files import check_activation
+from lightning_modules.open_clip_files import check_activation, open_clip_run
 from lightning_modules.processor import Processor
+from lightning_modules.text_tower import rebuild_config
 
 
 def build_open_clip(
@@ -32,8 +33,10 @@ def build_open_clip(
 
     Args:
         architecture: name of an open_clip model, or `local-dir:FOLDER` or `hf-hub:NAME` for one with weights.
-        pretrained: tag or path of weights, None for random weights.
-        model_config: open_clip's own config format, given inline; it takes the place of `architecture`.
+        pretrained: tag or path of weights, or of the checkpoint of a run; None for random weights.
+        model_config: open_clip's own config format, given inline; it takes the place of `architecture`. Beside
+            `text_cfg.hf_model_name` it may hold `hf_model_config`, the config of that model of transformers, which is
+            asked for nowhere then.
         preprocess_config: overrides of the preprocessing.
         tokenizer: folder or hub id of one of transformers, or what `pack_tokenizer` returned, to take in place of the
             architecture's.
@@ -46,7 +49,12 @@ def build_open_clip(
     key = "architecture" if model_config is None else "model_config"
     name = architecture if model_config is None else _register(model_config)
     _check_names(name, pretrained)
-    with warnings.catch_warnings(), _no_advice(pretrained is None):
+    if run := open_clip_run(pretrained):
+        preprocess = {**run.preprocess_config, **(preprocess_config or {})}
+        model, tokenize = build_open_clip(architecture, None, model_config, preprocess, tokenizer or run.tokenizer)
+        run.load_into(model, str(pretrained))
+        return model, tokenize
+    with warnings.catch_warnings(), _no_advice(pretrained is None), _own_text_config(model_config) as overrides:
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         try:
             model = open_clip.create_model(
@@ -55,6 +63,7 @@ def build_open_clip(
                 force_preprocess_cfg=preprocess_config,
                 pretrained_text=False,
                 require_pretrained=pretrained is not None or _is_schema(name),
+                **overrides,
             )
             return model, open_clip.get_tokenizer(name) if tokenizer is None else _tokenizer(name, tokenizer)
         except UserWarning as mismatch:
@@ -87,12 +96,18 @@ def open_clip_processor(model: Any, tokenizer: Any, crop_scale: tuple[float, flo
 
 
 def rebuild_arguments(model: Any, architecture: str, model_config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments that rebuild the model from a checkpoint alone, with no download and no other file."""
+    """Return the arguments that rebuild the model from a checkpoint alone, with no download and no other file.
+
+    So the config of a text tower of transformers (`text_cfg.hf_model_name`) is among them, as `hf_model_config`.
+    """
     import open_clip
 
+    config = model_config or open_clip.get_model_config(architecture)
+    if "hf_model_name" in config["text_cfg"]:
+        config = {**config, "text_cfg": {**config["text_cfg"], "hf_model_config": rebuild_config(model.text)}}
     return {
         "pretrained": None,
-        "model_config": model_config or open_clip.get_model_config(architecture),
+        "model_config": config,
         "preprocess_config": json.loads(json.dumps(model.visual.preprocess_cfg)),  # lists: a yaml knows no tuple
     }
 
@@ -131,6 +146,17 @@ def _register(model_config: dict[str, Any]) -> str:
             path.write_text(text)
             open_clip.add_model_config(path)
     return name
+
+
+@contextmanager
+def _own_text_config(model_config: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Give what makes open_clip build a text tower of transformers from a config that is given inline."""
+    text = dict((model_config or {}).get("text_cfg", {}))
+    if "hf_model_config" not in text:
+        yield {}
+        return
+    with unpacked({"config.json": json.dumps(text.pop("hf_model_config"))}) as folder:
+        yield {"text_cfg": {**text, "hf_model_name": folder, "hf_model_pretrained": False}}
 
 
 def _check_names(name: str, pretrained: str | None) -> None:
@@ -179,6 +205,4 @@ def _advice(pretrained: str, error: BaseException) -> str:
             "`torch.save(open_clip.load_openai_model(PATH).float().state_dict(), NEW)` and take an architecture that "
             "ends in -quickgelu"
         )
-    if Path(pretrained).suffix == ".ckpt":
-        return "from the checkpoint of a run, `python -m lightning_modules export` makes weights to start from"
     return "where there is no network, give the path of a checkpoint"

@@ -97,6 +97,8 @@ class RetrievalCLI(LightningCLI):
             help="Config of `python -m synth` that is run first where its output is missing.",
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        (monitor,) = (one for one in parser._actions if one.dest == "checkpoint.monitor")
+        monitor.help = "logged score whose best epoch is kept; null: the `monitor` of the model, val/rsum of retrieval"
         parser.add_lightning_class_args(ModelCheckpoint, "last")
         parser.set_defaults(_CHECKPOINT_DEFAULTS)
 
@@ -104,7 +106,7 @@ class RetrievalCLI(LightningCLI):
         """Make the run folder, point every logger at it, and have the best checkpoint chosen as the model says."""
         config = self.config[self.subcommand]
         if config.checkpoint.monitor is None:
-            config.checkpoint.monitor = pkgutil.resolve_name(config.model.class_path).monitor
+            config.checkpoint.monitor = _monitor(config.model.class_path)
         self.run_folder = fresh_run_folder(Path(config.runs), config.name)
         share_run_folder(self.run_folder)
         config.trainer.default_root_dir = str(self.run_folder)
@@ -138,6 +140,16 @@ class RetrievalCLI(LightningCLI):
             return super().instantiate_trainer(logger=[csv, *configured], **kwargs)
         except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
             raise ConfigError(f"The Trainer refuses a key below `trainer`: {_one_line(error)}") from error
+
+
+def _monitor(class_path: str) -> str:
+    monitor: str | None = getattr(pkgutil.resolve_name(class_path), "monitor", None)
+    if monitor is None:
+        raise ConfigError(
+            f"`model.class_path` is {class_path}, which has no `monitor`: let the class name the logged score that "
+            "`best.ckpt` is chosen by, or give `checkpoint.monitor`."
+        )
+    return monitor
 
 
 def _check_synthesis(path: str | None) -> None:

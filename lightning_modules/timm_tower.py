@@ -130,6 +130,23 @@ def feature_width(tower: nn.Module, input_size: list[int]) -> int:
     return int(features.shape[1])
 
 
+def export_timm(tower: Any, wanted: Mapping[str, Any], options: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors`, as timm loads them.
+
+    Args:
+        tower: made by `build_timm`.
+        wanted: what images it wants, made by `preprocessing`.
+        options: those that it was built with.
+        folder: of the files; `timm.create_model(f"local-dir:{folder}", pretrained=True)` loads it, and
+            `timm.data.resolve_model_data_config` of that says what images it wants.
+    """
+    from timm.models import save_for_hf
+
+    published = {key: value for key, value in tower.pretrained_cfg.items() if not key.startswith("test_")}
+    tower.pretrained_cfg = {**published, **wanted}
+    save_for_hf(tower, str(folder), model_args={**(options or {}), "num_classes": 0}, safe_serialization=True)
+
+
 def _check_name(name: str) -> None:
     import timm
 

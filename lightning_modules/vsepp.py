@@ -31,8 +31,8 @@ class VSEPP(RetrievalModule):
     state of a GRU at its last word, scaled. The defaults are those of Kim et al. 2023, section 4.1: VGG19, a Bi-GRU,
     Adam with learning rate 1e-4, halved every 2 epochs.
 
-    The CNN may be left out: with `feature_size`, the data module hands features that were computed once, see
-    `lightning_modules.feature_files.write_features`. There is no augmentation then.
+    The CNN may be left out: with `feature_size`, the data module hands features that were computed once, by the script
+    that stands at `lightning_modules.feature_files.write_features`. There is no augmentation then.
 
     Args:
         image_model: a timm model; of VGG19, the features are those of fc7 behind its ReLU.

@@ -17,6 +17,9 @@ class CounterfactualMarginLoss(nn.Module):
     `[m + s(x', y) - s(x', y')]_+ + [m + s(x, y') - s(x, y)]_+` with s the dot product: either image has to prefer its
     own caption. The loss is the mean over all such couples of pairs (a term of this project, not of a paper).
 
+    The margin assumes that the caption y of the source names what was removed: otherwise y fits both images, and the
+    first hinge asks for what is not there. The captions by noun phrases name it by construction, prompts by chance.
+
     Args:
         margin: m, at least 0.
 

@@ -56,7 +56,7 @@ def test_pairs_without_a_synthetic_set(world):
     assert pairs.collate([pairs[0, 5]]).image_ids.tolist() == [102]
 
 
-def test_augmentation_depends_on_seed_epoch_and_row_alone(world):
+def test_augmentation_depends_on_seed_batch_and_row_alone(world):
     pairs, others = train_pairs(world), train_pairs(world, seed=1)
     first = pairs[2, 5][1]
     pairs[0, 9]

@@ -363,4 +363,5 @@ def test_ranks_train_as_one_process_on_the_whole_batch(run_ranks: Callable[..., 
             error = (torch.tensor(weights[name]).double() - torch.tensor(right).double()).abs().max()
             assert error < 1e-6, name
         local.append(own)
-    assert local[0] == local[1] == local[2] != losses  # negatives of one rank alone are others, and the loss is still shared
+    # Negatives of one rank alone are others, and the loss is still shared.
+    assert local[0] == local[1] == local[2] != losses

@@ -40,6 +40,20 @@ class Lines(RetrievalModule):
         return -(images * texts).sum()
 
 
+class Wider(Lines):
+    """Hands on an argument that is none of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(dim=5, **options)
+
+
+class Widest(Lines):
+    """Has an argument of its own with another default."""
+
+    def __init__(self, dim: int = 7, **options: Any) -> None:
+        super().__init__(dim=dim, **options)
+
+
 def _never(image: Any) -> Tensor:
     raise AssertionError("no image is read here")
 
@@ -64,6 +78,14 @@ def test_the_class_is_found_by_itself(save: Callable[[Any], Path], kind: type[Re
     assert type(again) is Lines
     assert (again.lr, again.lr_scales, again.freeze_patterns) == (0.25, {"image.*": 0.5}, ("text.*",))
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_subclass_with_another_default_comes_back_and_one_that_fixes_it_is_told_how(
+    save: Callable[[Any], Path],
+) -> None:
+    assert Lines.load_from_checkpoint(save(Widest())).image.out_features == 7
+    with pytest.raises(ConfigError, match=r"whose class fixes `dim`.*: give its `__init__` an argument `dim` with"):
+        Lines.load_from_checkpoint(save(Wider()))
 
 
 def test_a_clip_comes_back_with_its_processor(
@@ -153,7 +175,7 @@ def test_weights_that_do_not_fit_are_named_when_rebuilding_and_when_resuming(
     _edit(path, lambda held: held["state_dict"].update(extra=held["state_dict"].pop("text.bias")))
     _edit(path, lambda held: held["hyper_parameters"].update(dim=4))
     words = (
-        r"does not fit the Lines that its arguments build: it lacks text.bias; it has extra too much; "
+        r"does not fit the Lines that the arguments build: it lacks text.bias; it has extra too much; "
         r"image.weight \[3, 768\] should be \[4, 768\], image.bias"
     )
     with pytest.raises(ConfigError, match=words):

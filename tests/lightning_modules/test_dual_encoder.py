@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors import safe_open
+from timm.data import create_transform, resolve_model_data_config
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import BertTokenizer
+from transformers import AutoModelForTextEncoding, AutoTokenizer, BertTokenizer
 
 from datamodules.batch import RetrievalBatch
 from datamodules.errors import ConfigError
@@ -106,7 +109,11 @@ def test_the_counterfactual_margin_is_added(tiny: Callable[..., Any], pairs: Cal
     images, texts = model.encode_images(batch.pixel_values), model.encode_texts(batch.tokens)
     s = images @ texts.T
     margin = F.relu(0.5 + s[1, 0] - s[1, 1]) + F.relu(0.5 + s[0, 1] - s[0, 0])
-    assert torch.allclose(_loss(model, batch) - _loss(plain, batch), 2 * margin, atol=1e-5)
+    logged: dict[str, torch.Tensor] = {}
+    model.log = lambda name, value, **_: logged.update({name: value})
+    assert torch.allclose(model.training_loss(batch) - _loss(plain, batch), 2 * margin, atol=1e-5)
+    assert logged["train/counterfactual_loss"].item() == pytest.approx(margin.item(), abs=1e-5)
+    assert logged["train/logit_scale"].item() == pytest.approx(1 / 0.07)
 
 
 @pytest.mark.parametrize(("temperature", "lr", "bound"), [(0.0101, -1.0, 100.0), (0.99, 1.0, 1.0)])
@@ -166,6 +173,36 @@ def test_a_checkpoint_rebuilds_towers_and_preprocessing_alone(
     assert torch.equal(again.processor.eval_image(photo), model.processor.eval_image(photo))
     with torch.no_grad():
         assert torch.equal(_loss(again, batch), _loss(model, batch))
+
+
+T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 24}
+
+
+@pytest.mark.parametrize("arguments", [{"hidden_dim": 6}, {"text_config": T5, "pooling": "cls"}])
+def test_timm_and_transformers_load_an_export(
+    tiny: Callable[..., Any], pairs: Callable[..., Any], tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    seen = {"image_options": {"drop_path_rate": 0.1}, "image_preprocess": {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5}}
+    model = tiny(image_model="test_vit", image_size=32, **seen, **arguments).eval()
+    model.export(tmp_path)
+    image = timm.create_model(f"local-dir:{tmp_path / 'image'}", pretrained=True).eval()
+    photo = Image.effect_noise((40, 30), 80).convert("RGB")
+    pixels = create_transform(**resolve_model_data_config(image))(photo)
+    assert torch.equal(pixels, model.processor.eval_image(photo))
+    text = AutoModelForTextEncoding.from_pretrained(tmp_path / "text")
+    with safe_open(tmp_path / "heads.safetensors", "pt") as file:
+        weights, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    assert about == {"pooling": arguments.get("pooling", "mean"), "max_length": "9"}
+    assert weights.pop("logit_scale") == model.logit_scale
+    heads = torch.nn.ModuleDict({"image_head": model.image_head, "text_head": model.text_head})
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in heads.state_dict().items())
+    words = AutoTokenizer.from_pretrained(tmp_path / "text")
+    tokens = words(["a dog"], padding="max_length", max_length=9, return_tensors="pt")
+    tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        assert torch.equal(image(pixels[None]), model.image(pixels[None]))
+        states = text(**tokens).last_hidden_state
+        assert torch.equal(states, model.text.model(**model.processor.tokenize(["a dog"])).last_hidden_state)
 
 
 @pytest.mark.parametrize(

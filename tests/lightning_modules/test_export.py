@@ -17,7 +17,6 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.errors import ConfigError
 from lightning_modules import CLIP, RetrievalModule
 from lightning_modules.__main__ import main
 
@@ -110,6 +109,13 @@ def test_slips_get_one_sentence(trained: tuple[Any, Path], tmp_path: Path, capsy
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_model_of_ones_own_has_no_format_to_export_to(trained: tuple[Any, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="CLIP is no architecture of another library"):
-        RetrievalModule.export(trained[0], tmp_path)
+def test_a_model_of_ones_own_has_no_format_to_export_to(
+    trained: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CLIP, "export", RetrievalModule.export)
+    (tmp_path / "empty").mkdir()
+    before = set(tmp_path.rglob("*"))
+    for folder in ("new", "new/below", "empty", "empty/new"):
+        assert main(["export", str(trained[1]), str(tmp_path / folder)]) == 1
+        assert "CLIP is no architecture of another library" in capsys.readouterr().err
+    assert set(tmp_path.rglob("*")) == before

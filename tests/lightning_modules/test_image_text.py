@@ -96,3 +96,21 @@ def test_its_own_score_chooses_the_best_epoch(
 def test_pairs_cannot_be_synthesised_for_data_that_takes_none(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["fit", "--config", str(config), "--synthesis", str(config)]) == 1
     assert "but Greys takes no pairs: give null" in capsys.readouterr().err
+
+
+def test_a_class_without_a_monitor_is_told_to_name_one(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Brightness, "monitor")
+    assert train.main(["fit", "--config", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert "`model.class_path` is my_greys.Brightness, which has no `monitor`" in said
+    assert "`checkpoint.monitor`" in said
+    assert not (config.parent / "runs").exists()
+
+
+def test_help_says_what_best_is_chosen_by(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["fit", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "logged score whose best epoch is kept; null: the `monitor` of the model" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import CONFIG_MAPPING, BertTokenizer
 
 from datamodules.errors import ConfigError
+from lightning_modules.caption_tokenizer import pack_tokenizer
+from lightning_modules.open_clip_files import export_open_clip
 from lightning_modules.open_clip_models import build_open_clip, open_clip_processor, rebuild_arguments
 
 TINY: dict[str, Any] = {
@@ -176,10 +181,72 @@ def test_a_torchscript_archive_is_explained(tmp_path: Path) -> None:
         build_open_clip("unused", str(tmp_path / "ViT.pt"), TINY)
 
 
-def test_the_checkpoint_of_a_run_is_no_pretrained_model(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"model.logit_scale": torch.ones(())}}, tmp_path / "best.ckpt")
-    with pytest.raises(ConfigError, match="`python -m lightning_modules export` makes weights to start from"):
-        build_open_clip("unused", str(tmp_path / "best.ckpt"), TINY)
+@pytest.fixture
+def run(tiny_clip: Callable[..., Any], quiet_trainer: Callable[..., Any], tmp_path: Path) -> tuple[Any, str]:
+    """A CLIP, and the checkpoint of its run."""
+    model = tiny_clip(quick_gelu=True, preprocess_config={"mean": [0.1, 0.2, 0.3]})
+    (trainer := quiet_trainer()).strategy.connect(model)
+    trainer.save_checkpoint(path := tmp_path / "best.ckpt")
+    return model.eval(), str(path)
+
+
+def test_a_run_is_started_from(run: tuple[Any, str], tiny_clip: Callable[..., Any]) -> None:
+    model, path = run
+    again = tiny_clip(pretrained=path, quick_gelu=True, lr=0.5)
+    assert torch.equal(_parameters(again), _parameters(model))
+    assert (again.lr, again.hparams["pretrained"]) == (0.5, None)
+    photo = Image.effect_noise((40, 20), 80).convert("RGB")
+    assert torch.equal(again.processor.eval_image(photo), model.processor.eval_image(photo))
+    other = tiny_clip(pretrained=path, quick_gelu=True, preprocess_config={"mean": [0.5, 0.5, 0.5]})
+    assert not torch.equal(other.processor.eval_image(photo), model.processor.eval_image(photo))
+    stretched = tiny_clip(pretrained=path, quick_gelu=True, preprocess_config={"resize_mode": "squash"})
+    seen = stretched.hparams["preprocess_config"]
+    assert (seen["mean"], seen["resize_mode"]) == ([0.1, 0.2, 0.3], "squash")  # the rest stays that of the run
+
+
+def test_a_run_of_another_model_is_refused(run: tuple[Any, str], tiny_clip: Callable[..., Any]) -> None:
+    _, path = run
+    with pytest.raises(ConfigError, match=r"were trained with QuickGELU \(says the run\)"):
+        tiny_clip(pretrained=path)
+    with pytest.raises(
+        ConfigError, match=r"another architecture, which does not fit the CLIP .*: text_projection \[16"
+    ):
+        build_open_clip("unused", path, {**TINY, "embed_dim": 4, "quick_gelu": True})
+    held = torch.load(path, weights_only=True)
+    held["hyper_parameters"] = {"_class_path": "lightning_modules.VSEPP"}
+    torch.save(held, path)
+    with pytest.raises(ConfigError, match=r"best\.ckpt` holds a VSEPP, which is no model of open_clip"):
+        tiny_clip(pretrained=path)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "mt5"])
+def test_a_text_tower_of_transformers_is_rebuilt_without_its_source(tmp_path: Path, kind: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes |= {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 10}
+    known = CONFIG_MAPPING[kind]
+    known(**{key: size for key, size in sizes.items() if hasattr(known(), key)}).save_pretrained(tmp_path / "text")
+    BertTokenizer(vocab={word: place for place, word in enumerate(["[PAD]", "[UNK]", "a", "dog"])}).save_pretrained(
+        tmp_path / "text"
+    )
+    source = str(tmp_path / "text")
+    text = {
+        "hf_model_name": source,
+        "hf_tokenizer_name": source,
+        "hf_pooler_type": "mean_pooler",
+        "hf_proj_type": "mlp",
+    }
+    config = {**TINY, "text_cfg": text}
+    model, tokenizer = build_open_clip("unused", None, config)
+    kept, words = rebuild_arguments(model, "unused", config), pack_tokenizer(tokenizer)
+    assert yaml.safe_load(yaml.safe_dump(kept)) == kept
+    shutil.rmtree(source)
+    again, tokenize = build_open_clip("unused", **kept, tokenizer=words)
+    again.load_state_dict(model.state_dict())
+    tokens = tokenize(["a dog"])
+    with torch.no_grad():
+        assert torch.equal(again.eval().encode_text(tokens), model.eval().encode_text(tokenizer(["a dog"])))
+    export_open_clip(again, tokenize, kept["model_config"], tmp_path)
+    assert json.loads((tmp_path / "open_clip_config.json").read_text())["model_cfg"] == config
 
 
 @pytest.mark.parametrize(

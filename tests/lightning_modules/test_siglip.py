@@ -80,6 +80,15 @@ def test_the_loss_is_that_of_every_pair_alone(tiny: Callable[..., Any], batch: C
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
+def test_gradient_checkpointing_changes_no_gradient(tiny: Callable[..., Any], batch: Callable[..., Any]) -> None:
+    plain, saved = tiny(), tiny(gradient_checkpointing=True)
+    assert saved.model.visual.trunk.grad_checkpointing
+    for model in (plain, saved):
+        model.training_loss(batch(model)).backward()
+    for one, other in zip(plain.parameters(), saved.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
 def test_a_scale_above_the_bound_of_clip_stays(
     tiny: Callable[..., Any], batch: Callable[..., Any], quiet_trainer: Callable[..., Any]
 ) -> None:
