@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
+from experiments.__main__ import main as ask
 from lightning_modules.__main__ import main as export
 from synth import load
 from synth.__main__ import main as look
@@ -17,7 +18,7 @@ from train import main
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-_STARTS = re.compile(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules) ")
+_STARTS = re.compile(r"(PYTHONPATH=\. )?python (train\.py|-m synth|-m lightning_modules|-m experiments) ")
 COMMANDS = [line for line in README.splitlines() if _STARTS.match(line)]
 
 
@@ -68,6 +69,14 @@ def test_the_export_asks_for_its_checkpoint(command: str, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert export(shlex.split(command)[3:]) == 1
     assert "best.ckpt is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m experiments" in line])
+def test_experiments_ask_for_their_data(command: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "configs").symlink_to(PROJECT / "configs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingPathError, match=r"There is no file .*dataset_coco\.json"):
+        ask(shlex.split(command)[3:])
 
 
 def test_the_metric_alone_runs(capsys) -> None:
