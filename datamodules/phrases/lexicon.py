@@ -24,7 +24,7 @@ class LexiconMatcher:
 
     A phrase names a class if more than half of its annotations do. Determiners and numbers before a phrase make no
     difference, and a phrase of nothing else ("two") is left out. The names of the classes name them whatever the
-    annotation says, so that prompts made of them are understood.
+    annotation says, even one that is a determiner ("other"), so that prompts made of them are understood.
 
     Args:
         class_names: names of the C classes.
@@ -67,7 +67,8 @@ class LexiconMatcher:
         for (term, index), count in votes.items():
             if term and 2 * count > seen[term]:
                 terms[term].add(index)
-        named = {_term(words_of(name)): frozenset({index}) for index, name in enumerate(self._class_names)}
+        names = (tuple(word.lower for word in words_of(name)) for name in self._class_names)
+        named = {name: frozenset({index}) for index, name in enumerate(names)}
         return {term: frozenset(classes) for term, classes in terms.items()} | named
 
     @cached_property

@@ -50,5 +50,14 @@ def test_more_than_half_of_the_annotations_decide():
     assert found("his man") == [("his man", {0})]
 
 
+def test_a_class_may_be_called_like_a_determiner():
+    named = LexiconMatcher(("people", "other"), lambda: iter([("the other man", PEOPLE)]), "7")
+    assert named.mentions(["a photo of an other", "one man", "many"]).tolist() == [
+        [False, True],
+        [True, False],
+        [False, False],
+    ]
+
+
 def test_numbers_alone_name_nothing_and_classes_name_themselves():
     assert found("A photo of one of two people and some animals") == [("two people", {0}), ("some animals", {1})]
