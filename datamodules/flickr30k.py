@@ -44,7 +44,7 @@ class Flickr30kDataModule(RetrievalDataModule):
             no box.
         unrelated: the file `UNRELATED_CAPTIONS` of Flickr30k Entities: captions that do not describe their image. They
             are left out, but for those of the splits val and test, where recall counts them as published figures do;
-            these name nothing.
+            these name nothing. None of them says what a box is.
         strict_chains: whether sentences and boxes must speak of the same chains; false for a partial annotation.
         **base: arguments of `RetrievalDataModule`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.cache import cache_root, content_hash, contents_hash, hash_of
+from datamodules.entities.annotations import Object
 from datamodules.entities.phrases import AnnotatedPhrases
 from datamodules.entities.record import Record, read_record, record_files, types_of_chains
 from datamodules.entities.unrelated import Unrelated
@@ -23,7 +24,7 @@ from datamodules.parsed_once import Columns, parsed_once
 from datamodules.sources import existing_file, existing_folder
 from datamodules.tables import Tables
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the same files would give other tables or phrases."""
 
 _EVALUATED = ("val", "test")
@@ -54,7 +55,8 @@ def read_entities(
         image_root: folder of the images.
         class_names: types that are classes, at most 8; position = class index.
         unrelated: list of captions that do not describe their image, see `Unrelated`. They are left out, but for those
-            of the splits val and test, where recall counts them as published figures do; these name no class.
+            of the splits val and test, where recall counts them as published figures do; these name no class. None of
+            them says what a box is.
         cache_dir: cache folder, see `cache.cache_root`.
         strict: whether sentences and boxes must speak of the same chains; otherwise a chain may lack boxes or phrases.
 
@@ -68,7 +70,8 @@ def read_entities(
     sources += [] if unrelated is None else [existing_file(unrelated, "unrelated")]
     cache = cache_root(cache_dir)
     hashes = [content_hash(path, cache) for path in sources]
-    hashes.append(contents_hash(entities, record_files(entities), cache))
+    records = record_files(entities)  # by name as well: which image a record is of is said by nothing else
+    hashes.append(hash_of(records, contents_hash(entities, records, cache)))
     fingerprint = hash_of("entities", VERSION, list(class_names), strict, hashes)
     phrases = cache / "phrases" / f"{fingerprint}.npz"
     parse = partial(_parse, karpathy, entities, root, class_names, unrelated, phrases, strict)
@@ -142,12 +145,12 @@ class _Collected:
             self.texts.append(sentence.text)
             self.caption_images.append(image)
             self.offsets.append(len(self.masks))
-        self._add_objects(record, image)
+        related = [sentence for index, sentence in enumerate(record.sentences) if index not in unrelated]
+        self._add_objects(record.annotation.objects, types_of_chains(related), image)
         self.sizes.append((record.annotation.width, record.annotation.height))
 
-    def _add_objects(self, record: Record, image: int) -> None:
-        types = types_of_chains(record.sentences)
-        for one in record.annotation.objects:
+    def _add_objects(self, objects: Sequence[Object], types: Mapping[int, set[str]], image: int) -> None:
+        for one in objects:
             named = self._classes(set().union(*(types.get(chain, ()) for chain in one.chains)))
             for box in one.boxes:
                 for category in named:

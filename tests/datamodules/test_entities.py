@@ -173,6 +173,13 @@ def test_unrelated_captions_are_trained_on_nowhere_and_name_nothing(record, spli
     assert Flickr30kDataModule(**record.write() | {"unrelated": None}).mentions().any()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_unrelated_captions_do_not_say_what_a_box_is(record, split):
+    record.split, record.unrelated, record.boxes = split, "7 2", {1: (1, 1, 4, 4), 2: (1, 1, 2, 2)}
+    record.sentences = ["[/EN#1/people A man]", "[/EN#1/animals A dog] in [/EN#2/vehicles a bus]"]
+    assert Flickr30kDataModule(**record.write()).tables.categories.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("line", "told"), [("7", "'7' is not the name"), ("7 0", "'7 0' is"), ("7 3", "has 2 sentences")]
 )
@@ -197,6 +204,20 @@ def test_it_is_parsed_once_until_a_file_changes(record, monkeypatch):
     assert changed.mentions().sum() == 3
     assert changed.tables.fingerprint != first.tables.fingerprint
     assert len(calls) == 3
+
+
+def test_records_that_change_places_are_read_again(record):
+    """Renamed within the order of the names: the contents, one after the other, are what they were."""
+    arguments = record.write() | {"strict_chains": False}
+    for folder, ending in (("Sentences", "txt"), ("Annotations", "xml")):
+        spare = (record.folder / folder / f"7.{ending}").read_text().replace("7.png", "70.png")
+        (record.folder / folder / f"70.{ending}").write_text(spare.replace("A man", "A cook"))
+    assert Flickr30kDataModule(**arguments).tables.texts[0] == "A man on a bike ."
+    for folder, ending in (("Sentences", "txt"), ("Annotations", "xml")):
+        (record.folder / folder / f"7.{ending}").rename(record.folder / folder / f"6.{ending}")
+        (record.folder / folder / f"70.{ending}").rename(record.folder / folder / f"7.{ending}")
+    with pytest.raises(AnnotationError, match=r"line 2: the annotation is that of image 70\.png"):
+        _ = Flickr30kDataModule(**arguments).tables
 
 
 @pytest.mark.real
