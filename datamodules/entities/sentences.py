@@ -45,7 +45,8 @@ def read_sentences(path: Path) -> list[Sentence]:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path.absolute()} (config key `entities`) is not text: unpack it again.") from error
-    return [parse_sentence(line, f"{path.absolute()}, line {number}") for number, line in enumerate(lines, 1)]
+    where = f"{path.absolute()} (config key `entities`), line"
+    return [parse_sentence(line, f"{where} {number}") for number, line in enumerate(lines, 1)]
 
 
 def parse_sentence(line: str, where: str = "sentence") -> Sentence:
@@ -79,7 +80,7 @@ def parse_sentence(line: str, where: str = "sentence") -> Sentence:
     text += _outside(line, last, len(line), where)
     if not is_text(text):
         raise AnnotationError(f"{where}: there is no caption: write it or remove the line.")
-    return Sentence(text.removesuffix("\r"), entities)
+    return Sentence(text, entities)
 
 
 def _outside(line: str, start: int, end: int, where: str) -> str:

@@ -67,7 +67,7 @@ def spoiled(record, **changes):
 )
 def test_a_malformed_sentence_is_told_with_file_and_line(record, line, told):
     text = spoiled(record, sentences=["Nobody", line], chains=[])
-    assert f"{record.folder / 'Sentences' / '7.txt'}, line 2" in text
+    assert f"{record.folder / 'Sentences' / '7.txt'} (config key `entities`), line 2" in text
     assert told in text
 
 
@@ -181,7 +181,13 @@ def test_unrelated_captions_do_not_say_what_a_box_is(record, split):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"), [("7", "'7' is not the name"), ("7 0", "'7 0' is"), ("7 3", "has 2 sentences")]
+    ("line", "told"),
+    [
+        ("7", "'7' is not the name"),
+        ("7.jpg 1", "'7.jpg 1' is not the name of an image, without its ending"),
+        ("7 0", "'7 0' is"),
+        ("7 3", "has 2 sentences"),
+    ],
 )
 def test_a_malformed_list_of_unrelated_captions_is_told(record, line, told):
     text = spoiled(record, unrelated=f"# comment\n{line}\n")
@@ -204,6 +210,19 @@ def test_it_is_parsed_once_until_a_file_changes(record, monkeypatch):
     assert changed.mentions().sum() == 3
     assert changed.tables.fingerprint != first.tables.fingerprint
     assert len(calls) == 3
+
+
+def test_a_list_of_unrelated_captions_that_is_not_text_is_told(record):
+    arguments = {**record.write(), "unrelated": record.folder / "images" / "7.png"}
+    with pytest.raises(AnnotationError, match=r"7\.png \(config key `unrelated`\) is not text"):
+        _ = Flickr30kDataModule(**arguments).tables
+
+
+def test_lines_may_end_as_on_windows(record):
+    arguments = record.write()
+    file = record.folder / "Sentences" / "7.txt"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert list(Flickr30kDataModule(**arguments).tables.texts) == ["A man on a bike .", "Nobody here"]
 
 
 def test_records_that_change_places_are_read_again(record):
