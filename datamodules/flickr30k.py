@@ -137,5 +137,6 @@ class Flickr30kDataModule(RetrievalDataModule):
             made: the set, N pairs.
             edited: whether its captions are those of their sources, edited.
         """
-        sources = rows_of(self.tables.caption_ids, made.source_caption_ids)
-        return self.named(list(made.texts), sources if edited else np.full(len(made), -1))
+        if not edited:
+            return super().named_in(made, edited=False)
+        return self.named(list(made.texts), rows_of(self.tables.caption_ids, made.source_caption_ids))
