@@ -134,7 +134,9 @@ def test_prompts_are_read_by_the_words_of_the_annotation(both, tmp_path):
         assert {name for name in both[1].classes if name in row["text"]} == set(row["kept"])
     originals = both[1].mentions()[both[1].tables.captions_of(both[1].tables.rows("train"))]
     added = [sum(name in row["kept"] for row in written) for name in both[1].classes]
+    known = set((both[1].cache_dir / "mentions").glob("*.npy"))
     assert (measure(config)["captions"].after.counts == originals.sum(0) + added).all()
+    assert len(set((both[1].cache_dir / "mentions").glob("*.npy")) - known) == 1  # read once, then cached
 
 
 class Careless(NounPhraseRemoval):
