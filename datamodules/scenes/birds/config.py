@@ -24,6 +24,7 @@ class BirdScenesConfig:
         seed: the same config and seed give the same bytes.
         match: share of training birds that are at the place of their kind, 0 to 1: 0.95 as in Waterbirds, 0.5 without a
             shortcut. In val and test it is 0.5, as there.
+        bird_size: shortest and longest side of a bird, as shares of the picture's.
         stamps: folder of photographic cut-outs with an `index.csv` that has the columns `file`, `description` and
             `coco_class`; None draws OpenMoji glyphs.
         backgrounds: folder of photographs with an `index.csv` that has the columns `file` and `place` (land or water);
@@ -44,6 +45,7 @@ class BirdScenesConfig:
     resolution: int = 64
     seed: int = 0
     match: float = 0.95
+    bird_size: tuple[float, float] = (0.24, 0.42)
     stamps: str | None = None
     backgrounds: str | None = None
 
@@ -64,6 +66,10 @@ class BirdScenesConfig:
             raise ConfigError(f"{self.key}.train, {self.key}.val and {self.key}.test are all 0: ask for an image.")
         if not 0 <= self.match <= 1:
             raise ConfigError(f"{self.key}.match is {self.match}, but a share of birds lies between 0 and 1.")
+        if not 0.1 <= self.bird_size[0] <= self.bird_size[1] <= 1:
+            raise ConfigError(
+                f"{self.key}.bird_size is {list(self.bird_size)}: give two shares from 0.1 to 1, the smaller one first."
+            )
         if not 48 <= self.resolution <= 512:
             raise ConfigError(f"{self.key}.resolution is {self.resolution}, but pictures have 48 to 512 pixels a side.")
         if self.seed < 0:
@@ -89,7 +95,8 @@ class BirdScenesConfig:
     def as_json(self) -> dict[str, Any]:
         """Return the values as JSON would give them back, folders as absolute paths."""
         folders = {key: getattr(self, key) for key in ("stamps", "backgrounds")}
-        return asdict(self) | {key: path and str(Path(path).resolve()) for key, path in folders.items()}
+        values = asdict(self) | {"bird_size": list(self.bird_size)}
+        return values | {key: path and str(Path(path).resolve()) for key, path in folders.items()}
 
 
 @dataclass(frozen=True)
@@ -97,17 +104,20 @@ class BirdCaptionsConfig(BirdScenesConfig):
     """Size, seed and correlation of pictures of birds with captions, for the pre-training of a small CLIP.
 
     As many waterbirds as landbirds, both kinds mostly where one expects them, as on the web: correlated, but less than
-    in BirdScenes, so that the words of bird and place can be told apart.
+    in BirdScenes, so that the words of bird and place can be told apart. Many are close, as where people photograph
+    birds; of far ones alone a small network learns little but the place.
 
     Attributes:
         match: share of birds at the place of their kind, in all splits.
+        bird_size: shortest and longest side of a bird, as shares of the picture's.
         captions: captions per image.
     """
 
     train: int = 6000
     val: int = 300
     test: int = 300
-    match: float = 0.8
+    match: float = 0.7
+    bird_size: tuple[float, float] = (0.24, 0.9)
     captions: int = 2
 
     name: ClassVar[str] = "captioned birds"

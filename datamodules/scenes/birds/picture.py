@@ -21,7 +21,6 @@ from datamodules.scenes.birds.sources import (
 )
 from datamodules.scenes.birds.vocabulary import Species, bird_vocabulary
 
-_SIZES = 0.24, 0.42  # longer side of a bird as a share of the picture's
 _TURN = 20  # degrees either way
 _BRIGHTNESS, _COLOUR = (0.7, 1.2), (0.5, 1.2)
 _SOLIDITY = 0.75, 1.0  # what is left of the bird where the air is hazy
@@ -61,7 +60,7 @@ class BirdDrawer:
     """
 
     def __init__(self, config: BirdScenesConfig) -> None:
-        words, self._side = bird_vocabulary(), config.resolution
+        words, self._side, self._sizes = bird_vocabulary(), config.resolution, config.bird_size
         self._birds: BirdSource = (
             BirdGlyphs(words, self._side)
             if config.stamps is None
@@ -85,7 +84,7 @@ class BirdDrawer:
         """Return a bird of this kind at a place of this kind; all of a kind are equally likely."""
         picture, name = self._places.paint(place, self._side, rng)
         species = rng.choice([one for one in self.species if one.kind == label])
-        bird = _posed(self._birds.pick(species, rng), self._side, rng)
+        bird = _posed(self._birds.pick(species, rng), rng.uniform(*self._sizes) * self._side, rng)
         left, top = (_start(length, self._side, rng) for length in bird.size)
         picture.paste(bird, (left, top), bird)
         cover = Image.new("L", picture.size)
@@ -93,13 +92,13 @@ class BirdDrawer:
         return BirdPicture(species, name, place, picture, np.asarray(cover) > 127)
 
 
-def _posed(bird: Image.Image, side: int, rng: Random) -> Image.Image:
-    """Flip, turn, reduce and tint a bird."""
+def _posed(bird: Image.Image, length: float, rng: Random) -> Image.Image:
+    """Flip, turn and tint a bird, and make its longer side so many pixels long."""
     if rng.random() < 0.5:
         bird = bird.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     turned = bird.rotate(rng.uniform(-_TURN, _TURN), Image.Resampling.BICUBIC, expand=True)
     turned = turned.crop(turned.getbbox())
-    factor = rng.uniform(*_SIZES) * side / max(turned.size)
+    factor = length / max(turned.size)
     small = turned.resize((max(1, round(turned.width * factor)), max(1, round(turned.height * factor))))
     alpha, solidity = small.getchannel("A"), rng.uniform(*_SOLIDITY)
     small = ImageEnhance.Brightness(small).enhance(rng.uniform(*_BRIGHTNESS))

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -89,7 +90,7 @@ def test_a_finished_set_is_left_alone_and_another_config_refused(scenes):
     BirdScenesDataModule(scenes, BirdScenesConfig(**SMALL)).prepare_data()
     with pytest.raises(ConfigError, match=r"birds\.match = 0\.95, but 0\.5"):
         BirdScenesDataModule(scenes, BirdScenesConfig(**SMALL, match=0.5)).prepare_data()
-    with pytest.raises(ConfigError, match=r"birds\.match = 0\.95, but 0\.8"):
+    with pytest.raises(ConfigError, match=r"birds\.match = 0\.95, but 0\.7"):
         write_bird_captions(BirdCaptionsConfig(**SMALL), scenes, progress=False)
     assert contents(scenes) == before
 
@@ -131,15 +132,19 @@ def test_where_a_bird_is_and_how_large_tells_nothing_of_its_place(birds):
 
 def test_captions_are_true(birds):
     words = bird_vocabulary()
+    said = {name: (*place.phrases, *place.nouns) for name, place in words.place_words.items()}
     rng = Random(0)
     for bird in birds:
-        text = bird_caption(bird, rng).lower()
+        text = f" {bird_caption(bird, rng).lower()}"
         assert KINDS[1 - bird.species.kind] not in text
         assert PLACES[1 - bird.place_kind] not in text.replace("landbird", "").replace("waterbird", "")
         for species in words.species:
-            assert f" {species.name}" not in text or species.name in bird.species.name or species.name == "dove"
+            assert f" {species.name}" not in text or species.name == bird.species.name
+        true = {*said[bird.place], *said[PLACES[bird.place_kind]]}
+        for phrase in {one for phrases in said.values() for one in phrases} - true:
+            assert not re.search(rf"\b{phrase}\b", text) or any(phrase in one and one in text for one in true)
         assert "{" not in text
-        assert " a o" not in text.replace(" a ocean", "")
+        assert " a o" not in text
 
 
 def test_the_vocabulary_is_whole():
@@ -161,17 +166,32 @@ def test_captioned_birds_are_read_like_coco(tmp_path):
     assert data.read_image(59).size == (48, 48)
     assert len(data.tables.categories) == 0
     note = json.loads((tmp_path / "captions" / "birds.json").read_text())
-    assert note["config"]["match"] == 0.8
+    assert note["config"]["match"] == 0.7
 
 
 def test_captioned_birds_match_as_said_in_every_split():
-    assert BirdCaptionsConfig().group_sizes("train") == [2400, 600, 600, 2400]
-    assert BirdCaptionsConfig().group_sizes("test") == [120, 30, 30, 120]
+    assert BirdCaptionsConfig().group_sizes("train") == [2100, 900, 900, 2100]
+    assert BirdCaptionsConfig().group_sizes("test") == [105, 45, 45, 105]
+
+
+@pytest.mark.parametrize("sizes", [(0.2, 0.25), (0.8, 0.85)])
+def test_birds_are_as_large_as_said(sizes):
+    drawer = BirdDrawer(BirdScenesConfig(resolution=96, bird_size=sizes))
+    seen = [np.argwhere(drawer.draw(1, 1, Random(seed)).mask) for seed in range(30)]
+    longest = max(int((where.max(0) - where.min(0)).max()) + 1 for where in seen)  # of birds that are seen whole
+    assert sizes[0] * 96 - 4 < longest <= sizes[1] * 96 + 1
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"train": -1}, {"train": 0, "val": 0, "test": 0}, {"match": 1.5}, {"resolution": 20}, {"seed": -1}],
+    [
+        {"train": -1},
+        {"train": 0, "val": 0, "test": 0},
+        {"match": 1.5},
+        {"resolution": 20},
+        {"seed": -1},
+        {"bird_size": (0.5, 0.2)},
+    ],
 )
 def test_values_that_cannot_work_are_refused(options):
     with pytest.raises(ConfigError, match=r"birds\."):
@@ -204,10 +224,12 @@ def test_cut_outs_belong_to_the_species_that_their_description_names(stamps):
     [
         ("description,", "text,", AnnotationError, "line 1 .*'description'"),
         ("An owl", "A pelican", AnnotationError, "no landbird or no waterbird"),
-        ("bird.png,An owl", "lost.png,An owl", AnnotationError, r"line 3 .*lost\.png"),
+        ("bird.png,An owl", "lost.png,An owl", MissingPathError, r"line 3 .*lost\.png"),
+        ("bird.png,An owl", "photo.png,An owl", AnnotationError, r"line 3 .*photo\.png, which is no cut-out"),
     ],
 )
 def test_bad_cut_outs_are_told(stamps, old, new, error, message):
+    Image.new("RGB", (40, 30)).save(stamps / "photo.png")
     index = stamps / "index.csv"
     index.write_text(index.read_text().replace(old, new))
     with pytest.raises(error, match=message) as raised:
@@ -232,8 +254,10 @@ def test_bad_backgrounds_are_told(tmp_path, text, message):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(MissingPathError, match=r"birds\.stamps"):
+    with pytest.raises(MissingPathError, match=r"no folder .*none .*birds\.stamps"):
         BirdDrawer(BirdScenesConfig(stamps=str(tmp_path / "none")))
+    with pytest.raises(MissingPathError, match=r"holds no index\.csv: set `birds\.backgrounds` to the folder"):
+        BirdDrawer(BirdScenesConfig(backgrounds=str(tmp_path)))
 
 
 @pytest.mark.real
