@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.arguments import check_crop, check_range
 from lightning_modules.messages import gist
 from lightning_modules.processor import Processor
@@ -114,6 +114,7 @@ def build_tokenizer(source: str | list[str]) -> BertTokenizer:
 
     Raises:
         ConfigError: when there is no such tokenizer, or it lacks a token that every BERT tokenizer has.
+        MissingPathError: when the source can be no id, and there is no such file or folder.
 
     Example:
         >>> build_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog"])("Dog [ENC]")["input_ids"]
@@ -142,6 +143,11 @@ def _words(source: str | list[str]) -> list[str]:
         return source
     if Path(source).is_file():
         return _lines(Path(source))
+    if _names_a_file(source) and not Path(source).exists():
+        raise MissingPathError(
+            f"`model.init_args.tokenizer` is {source}, but {Path(source).expanduser().absolute()} is not there; give "
+            "the path of BERT's `vocab.txt`."
+        )
     reason = "it has no vocabulary"
     try:
         known = BertTokenizer.from_pretrained(source).get_vocab()
@@ -153,6 +159,11 @@ def _words(source: str | list[str]) -> list[str]:
             f"be loaded: {reason}; give the path of BERT's `vocab.txt` where the hub cannot be reached."
         )
     return sorted(known, key=known.__getitem__)
+
+
+def _names_a_file(source: str) -> bool:
+    """Say whether a name can be no id on a hub, which would be asked for it."""
+    return source.startswith((".", "/", "~")) or source.endswith((".txt", ".json")) or source.count("/") > 1
 
 
 def _lines(path: Path) -> list[str]:

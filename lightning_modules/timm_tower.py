@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_crop
+from lightning_modules.checkpoints import check_intact
 from lightning_modules.messages import a_few, gist, near
 
 _PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
@@ -189,6 +190,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
+    check_intact(path, "model.init_args.image_weights")
     try:
         held = load_state_dict(str(path))
     except (EOFError, SafetensorError, *_REFUSALS) as error:

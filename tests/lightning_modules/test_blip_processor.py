@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from datamodules.scenes.config import ScenesConfig
 from datamodules.scenes.writer import SceneDrawer
 from lightning_modules.blip_processor import (
@@ -88,6 +88,13 @@ def test_vocabularies_that_cannot_work_are_refused(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=words):
+        build_tokenizer(source)
+
+
+@pytest.mark.parametrize("source", ["nope.txt", "nope/tokenizer.json", "./nope", "/nope", "~/nope", "a/b/c"])
+def test_a_missing_file_is_sought_on_no_hub(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setattr("transformers.BertTokenizer.from_pretrained", lambda *_: pytest.fail("a hub was asked"))
+    with pytest.raises(MissingPathError, match=rf"`model.init_args.tokenizer` is {source}, but .* is not there"):
         build_tokenizer(source)
 
 
