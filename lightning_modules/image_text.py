@@ -203,6 +203,10 @@ class ImageTextModule(LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of a step, that of the first group of parameters."""
+        self.log("train/lr", float(optimizer.param_groups[0]["lr"]))
+
     def predict_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return the ids of a batch and its embeddings `[B, D]`, on the CPU."""
         rows = {"image_ids": batch.image_ids, "caption_ids": batch.caption_ids, "embeddings": self._encode(batch)}
