@@ -16,7 +16,7 @@ from torch import Tensor
 from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.arguments import check_crop, check_range
 from lightning_modules.messages import gist
-from lightning_modules.processor import Processor
+from lightning_modules.processor import Processor, as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,10 +82,12 @@ class BlipTokenizer:
             )
         check_range(1, max_words=self.max_words)
 
-    def __call__(self, captions: list[str]) -> dict[str, Tensor]:
-        """Return B captions as `input_ids` and `attention_mask`, `[B, max_length]` int64 each."""
+    def __call__(self, captions: str | list[str]) -> dict[str, Tensor]:
+        """Return B captions, or one, as `input_ids` and `attention_mask`, `[B, max_length]` int64 each."""
+        if not captions and not isinstance(captions, str):
+            return {name: torch.empty(0, self.max_length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
         found = self.tokenizer(
-            [clean_caption(caption, self.max_words) for caption in captions],
+            [clean_caption(one, self.max_words) for one in ([captions] if isinstance(captions, str) else captions)],
             padding="max_length",
             truncation=True,
             max_length=self.max_length,
@@ -212,8 +214,8 @@ def blip_processor(
     crop = v2.RandomResizedCrop(image_size, scale=crop_scale, **bicubic)
     mirror = [v2.RandomHorizontalFlip()] if flip else []
     return Processor(
-        train_image=v2.Compose([crop, *mirror, *random_augment(*augment), *finish]),
-        eval_image=v2.Compose([v2.Resize((image_size, image_size), **bicubic), *finish]),
+        train_image=v2.Compose([as_rgb, crop, *mirror, *random_augment(*augment), *finish]),
+        eval_image=v2.Compose([as_rgb, v2.Resize((image_size, image_size), **bicubic), *finish]),
         tokenize=tokenize,
     )
 

@@ -56,6 +56,23 @@ def test_captions_are_padded_and_cut_between_their_ends() -> None:
     assert {name: tensor.dtype for name, tensor in found.items()} == dict.fromkeys(found, torch.int64)
 
 
+def test_one_caption_is_a_row_and_none_are_no_rows() -> None:
+    tokenize = BlipTokenizer(build_tokenizer(WORDS), 6, 30)
+    assert tokenize("a dog")["input_ids"].tolist() == tokenize(["a dog"])["input_ids"].tolist()
+    assert {name: list(one.shape) for name, one in tokenize([]).items()} == {
+        "input_ids": [0, 6],
+        "attention_mask": [0, 6],
+    }
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_an_image_of_another_mode_is_made_rgb(mode: str) -> None:
+    photo = Image.new("RGB", (20, 20), (255, 255, 255)).convert(mode)
+    processor = blip_processor(BlipTokenizer(build_tokenizer(WORDS), 6, 30), 8, (1.0, 1.0), False, (0, 0))
+    assert torch.equal(processor.eval_image(photo), processor.eval_image(photo.convert("RGB")))
+    assert processor.train_image(photo).shape == (3, 8, 8)
+
+
 def test_the_tokens_of_blip_follow_those_of_bert() -> None:
     tokenize = BlipTokenizer(build_tokenizer([*WORDS[:5], *(f"w{n}" for n in range(30_517))]), 35, 30)
     assert tokenize.match_token == 30_523
