@@ -180,7 +180,7 @@ class VSEPP(RetrievalModule):
         """Note for how many steps the loss sums over all negatives."""
         super().on_train_start()
         self.warmup_steps = self.warmup_epochs * self._steps_per_epoch() if self.warmup_epochs else 0.0
-        if self.hinges == "max" and self.warmup_steps >= self.trainer.estimated_stepping_batches:
+        if self.hinges == "max" and 0 < self.trainer.estimated_stepping_batches <= self.warmup_steps:
             rank_zero_warn(
                 f"`model.init_args.warmup_epochs` is {self.warmup_epochs}, as long as the training or longer: the "
                 '`hinges: "max"` of the hardest negatives never come; lower it, or raise `trainer.max_epochs`.'
