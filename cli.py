@@ -17,6 +17,7 @@ from datamodules.errors import UserError
 _UNKNOWN_KEY = re.compile(r"(?:does not accept option|Option|unrecognized arguments:) '?-{0,2}([\w.]+)")
 _UNKNOWN_CLASS = re.compile(r"(?:Expected a dot import path string: |has no attribute ')([\w.]+)")
 _FOUND_CLASS = re.compile(r"given class_path '(?:\w+\.)*(\w+)'")
+_UNKNOWN_CHOICE = re.compile(r"Expected a typing\.Literal\[(.*?)\]\. Got value: (\S+)")
 _UNKNOWN_COMMAND = re.compile(r"invalid choice: '(\w+)'")
 _NOISE = re.compile(
     r"(- )?Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|Given value.*|"
@@ -27,6 +28,7 @@ _PLAINER = {
     r"Problem with given class_path '([^']+)':": r"in class \1,",
     r"Parser key \"([^\"]+)\":": r"key `\1`:",
     r"Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)": r"expected \1, got \2",
+    _UNKNOWN_CHOICE.pattern: r"expected one of \1, got \2",
     r"Option '([^']+)' is not accepted": r"there is no key `\1`",
     r"Subcommand '(\w+)' does not accept option '([^']+)'": r"`\1` has no key `\2`",
 }
@@ -125,6 +127,9 @@ def one_sentence(message: str) -> str:
 def _with_suggestion(message: str, parser: Any) -> str:
     if "did you mean" in message:
         return message
+    if found := _UNKNOWN_CHOICE.search(message):
+        near = _nearest(found[2], re.findall(r"'([^']*)'", found[1]))
+        return f"{message.rstrip()}\ndid you mean {' or '.join(near)}?" if near else message
     for pattern, names in ((_UNKNOWN_KEY, _keys), (_UNKNOWN_CLASS, _class_names), (_UNKNOWN_COMMAND, _commands)):
         if found := pattern.search(message):
             word, known = found.group(1), set(names(parser))

@@ -101,9 +101,18 @@ class PairedUnion(Mixing):
 
     Args:
         sources: `[S]` row of the source pair of each synthetic pair.
+
+    Raises:
+        ConfigError: a batch has no room for a couple, or the pairs do not fill one batch per process.
     """
 
     def __init__(self, originals: int, sources: Rows, batch_size: int, world_size: int, seed: int) -> None:
+        if batch_size < 2 and len(sources):
+            raise ConfigError(
+                f"`batch_size` is {batch_size}, where a synthetic pair and its source need 2 places of a batch (key "
+                "`pair_with_source`): raise `data.init_args.batch_size`, or set `data.init_args.pair_with_source: "
+                "false`."
+            )
         self.sources = sources
         self._family = np.bincount(sources, minlength=originals)
         super().__init__(originals, len(sources), batch_size, world_size, seed)

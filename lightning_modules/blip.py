@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from datamodules.batch import RetrievalBatch, Tokens
 from lightning_modules.arguments import check_range
 from lightning_modules.blip_matching import matching_combinations
-from lightning_modules.blip_models import build_blip, rebuild_config
+from lightning_modules.blip_models import build_blip, held_vocabulary, rebuild_config
 from lightning_modules.blip_processor import BlipTokenizer, blip_processor, build_tokenizer, export_processor
 from lightning_modules.blip_towers import image_embeddings, image_states, matching_logits, text_embeddings
 from lightning_modules.distributed import share_buffers
@@ -40,7 +40,8 @@ class BLIP(RerankingModule):
 
     Args:
         pretrained: folder or hub id of a model of transformers ("Salesforce/blip-itm-base-coco"), the path of a
-            checkpoint of BLIP's own code (`.pth`), or None for random weights.
+            checkpoint of BLIP's own code (`.pth`) or of a run, whose tokenizer is taken, too, or None for random
+            weights.
         config: overrides of transformers' config: `{text_config, vision_config, image_text_hidden_size}`. Without
             `pretrained` the rest is that of BLIP with ViT-B/16.
         tokenizer: of BERT: path of a `vocab.txt`, folder or hub id of a tokenizer, or the list of its tokens.
@@ -109,7 +110,7 @@ class BLIP(RerankingModule):
         check_range(0, alpha_epochs=alpha_epochs, counterfactual_weight=counterfactual_weight)
         check_range(*_TEMPERATURES, temperature=temperature)
         dropout = {"hidden_dropout_prob": text_dropout, "attention_probs_dropout_prob": text_dropout}
-        self.tokenizer = BlipTokenizer(build_tokenizer(tokenizer), max_length, max_words)
+        self.tokenizer = BlipTokenizer(build_tokenizer(held_vocabulary(pretrained) or tokenizer), max_length, max_words)
         parts = build_blip(pretrained, config, image_size, dropout | self.tokenizer.ids)
         self.model = parts.model
         sizes: Any = parts.model.config

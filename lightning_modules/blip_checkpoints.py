@@ -1,18 +1,17 @@
-"""Checkpoints in the layout of BLIP's own code, told in the names of transformers."""
+"""Checkpoints of BLIP, those of runs here and those in the layout of its own code, in the names of transformers."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from datamodules.errors import ConfigError
+from lightning_modules.checkpoints import is_run, read_plain
 
 _LAYER = "vision_model.encoder.layers"
 _RENAMED = (
@@ -30,20 +29,23 @@ _MOMENTUM = re.compile(r"^(visual_encoder|text_encoder|vision_proj|text_proj)_m\
 _NOT_NEEDED = re.compile(
     r"^text_decoder\.|\.position_ids$|^(idx_queue|ptr_queue|queue_ptr|image_queue|text_queue|temp)$"
 )
+_COPY = "momentum_copy.model."
 _HEAD_WIDTH = 64  # of every published BLIP
 
 
 @dataclass(frozen=True)
-class OriginalCheckpoint:
-    """What a checkpoint of BLIP's own code holds.
+class BlipCheckpoint:
+    """What a checkpoint of BLIP holds.
 
     Attributes:
-        config: of transformers' BLIP, read off the shapes; `text_config` and `vision_config` within.
+        config: of transformers' BLIP, `text_config` and `vision_config` within; of an original checkpoint read off the
+            shapes.
         weights: of the towers and heads, in the names of transformers.
         momentum: those of their momentum copies, in the same names; empty where the checkpoint has none.
         temperature: scalar, None where there is none.
         queues: momentum embeddings of images and of captions, `[Q, D]` each; None where there are none. Their image ids
             are left out: they number the data of the run that wrote them.
+        vocabulary: the tokens that it was trained with, in the order of their ids; None where it does not say.
     """
 
     config: dict[str, Any]
@@ -51,18 +53,43 @@ class OriginalCheckpoint:
     momentum: dict[str, Tensor]
     temperature: Tensor | None
     queues: tuple[Tensor, Tensor] | None
+    vocabulary: list[str] | None = None
 
 
-def read_original(path: Path) -> OriginalCheckpoint:
-    """Read a `.pth` file of BLIP's own code (salesforce/BLIP: `{"model": {"visual_encoder.cls_token": ...}}`).
+def read_blip(path: Path) -> BlipCheckpoint:
+    """Read the checkpoint of a run, or of BLIP's own code (`{"model": {"visual_encoder.cls_token": ...}}`).
 
     Args:
         path: the file.
 
     Raises:
-        ConfigError: when torch cannot load it safely, or it has another layout.
+        ConfigError: when torch cannot load it safely, or it has another layout or holds another family.
     """
-    held = _load(path)
+    held = read_plain(path, "model.init_args.pretrained")
+    return _run(held, path) if is_run(held) else _original(held, path)
+
+
+def _run(held: Mapping[str, Any], path: Path) -> BlipCheckpoint:
+    kept, weights = held.get("hyper_parameters", {}), held["state_dict"]
+    if not any(name.startswith(_COPY) for name in weights):
+        family = str(kept.get("_class_path", "model")).rpartition(".")[2]
+        raise ConfigError(f"`model.init_args.pretrained: {path}` holds a {family}, which is no BLIP.")
+    return BlipCheckpoint(
+        config=kept["config"],
+        weights=_below("model.", weights),
+        momentum=_below(_COPY, weights),
+        temperature=weights["temperature"],
+        queues=(weights["contrastive.image_queue"], weights["contrastive.text_queue"]),
+        vocabulary=kept["tokenizer"],
+    )
+
+
+def _below(start: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
+
+
+def _original(held: Any, path: Path) -> BlipCheckpoint:
+    held = held.get("model", held) if isinstance(held, dict) else {}
     try:
         config = _config(held)
     except (AttributeError, KeyError) as error:
@@ -71,24 +98,13 @@ def read_original(path: Path) -> OriginalCheckpoint:
             "the layout of BLIP's own code has; for a model of transformers give its folder or id."
         ) from error
     queues = (held["image_queue"].T, held["text_queue"].T) if {"image_queue", "text_queue"} <= held.keys() else None
-    return OriginalCheckpoint(
+    return BlipCheckpoint(
         config=config,
         weights={_renamed(name): held[name] for name in held if not _is_extra(name)},
         momentum={_renamed(_MOMENTUM.sub(r"\1.", name)): held[name] for name in held if _is_momentum(name)},
         temperature=held.get("temp"),
         queues=queues,
     )
-
-
-def _load(path: Path) -> Mapping[str, Tensor]:
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, IndexError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ConfigError(
-            f"`model.init_args.pretrained` is {path}, which torch cannot load safely: it is damaged or foreign."
-        ) from error
-    weights = held.get("model", held) if isinstance(held, dict) else {}
-    return weights if isinstance(weights, Mapping) else {}
 
 
 def _config(held: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Building transformers' BLIP from a config, a model of transformers, or a checkpoint of BLIP's own code."""
+"""Building transformers' BLIP from a config, a model of transformers, or a checkpoint, of a run or BLIP's own code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.errors import ConfigError
-from lightning_modules.blip_checkpoints import read_original
+from lightning_modules.blip_checkpoints import read_blip
 from lightning_modules.messages import UNREADABLE_WEIGHTS, a_few, gist, near, no_load_report
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def build_blip(
     """Build BLIP's towers and heads, and load what is asked for.
 
     Args:
-        pretrained: folder or hub id of a model of transformers, a checkpoint file of BLIP's own code, or None.
+        pretrained: folder or hub id of a model of transformers, a checkpoint of a run or of BLIP's own code, or
+            None.
         config: overrides of the config; without `pretrained`, those of BLIP with ViT-B/16 at 384 pixels.
         image_size: side of the images in pixels; None: that of the config. Position embeddings are interpolated to it.
         text: overrides of the text tower's config that follow from elsewhere, such as the ids of tokens.
@@ -62,13 +63,24 @@ def build_blip(
     if pretrained is None:
         parts = BlipParts(_build(_config(_BASE, overrides)))
     elif Path(pretrained).is_file():
-        parts = _original(Path(pretrained), overrides)
+        parts = _checkpoint(Path(pretrained), overrides)
     else:
         parts = BlipParts(_transformers(pretrained, overrides))
     for model in (parts.model, parts.momentum):
         if model is not None and image_size is not None:
             _resize(model, image_size)
     return parts
+
+
+def held_vocabulary(pretrained: str | None) -> list[str] | None:
+    """Return the tokens, in the order of their ids, that a checkpoint was trained with; None where none says so.
+
+    Raises:
+        ConfigError: `pretrained` is a file that is no checkpoint of BLIP.
+    """
+    if pretrained is None or not Path(pretrained).is_file():
+        return None
+    return read_blip(Path(pretrained)).vocabulary
 
 
 def rebuild_config(config: BlipConfig) -> dict[str, Any]:
@@ -107,15 +119,15 @@ def _transformers(source: str, overrides: Mapping[str, Any]) -> BlipForImageText
     return model
 
 
-def _original(path: Path, overrides: Mapping[str, Any]) -> BlipParts:
-    held = read_original(path)
+def _checkpoint(path: Path, overrides: Mapping[str, Any]) -> BlipParts:
+    held = read_blip(path)
     config = _config(held.config, overrides)
     model = _filled(_build(config), held.weights, f"`model.init_args.pretrained: {path}`")
     momentum = None
     if held.momentum:
         heads = {name: weight for name, weight in held.weights.items() if name.startswith("itm_head.")}
         key = f"The momentum copy in `model.init_args.pretrained: {path}`"
-        momentum = _filled(_build(config), held.momentum | heads, key)
+        momentum = _filled(_build(config), heads | held.momentum, key)
     return BlipParts(model, momentum, held.temperature, held.queues)
 
 

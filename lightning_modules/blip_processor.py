@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.arguments import check_crop, check_range
 from lightning_modules.messages import gist
-from lightning_modules.processor import Processor
+from lightning_modules.processor import Processor, as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,10 +82,12 @@ class BlipTokenizer:
             )
         check_range(1, max_words=self.max_words)
 
-    def __call__(self, captions: list[str]) -> dict[str, Tensor]:
-        """Return B captions as `input_ids` and `attention_mask`, `[B, max_length]` int64 each."""
+    def __call__(self, captions: str | list[str]) -> dict[str, Tensor]:
+        """Return B captions, or one, as `input_ids` and `attention_mask`, `[B, max_length]` int64 each."""
+        if not captions and not isinstance(captions, str):
+            return {name: torch.empty(0, self.max_length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
         found = self.tokenizer(
-            [clean_caption(caption, self.max_words) for caption in captions],
+            [clean_caption(one, self.max_words) for one in ([captions] if isinstance(captions, str) else captions)],
             padding="max_length",
             truncation=True,
             max_length=self.max_length,
@@ -114,6 +116,7 @@ def build_tokenizer(source: str | list[str]) -> BertTokenizer:
 
     Raises:
         ConfigError: when there is no such tokenizer, or it lacks a token that every BERT tokenizer has.
+        MissingPathError: when the source can be no id, and there is no such file or folder.
 
     Example:
         >>> build_tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog"])("Dog [ENC]")["input_ids"]
@@ -142,6 +145,11 @@ def _words(source: str | list[str]) -> list[str]:
         return source
     if Path(source).is_file():
         return _lines(Path(source))
+    if _names_a_file(source) and not Path(source).exists():
+        raise MissingPathError(
+            f"`model.init_args.tokenizer` is {source}, but {Path(source).expanduser().absolute()} is not there; give "
+            "the path of BERT's `vocab.txt`."
+        )
     reason = "it has no vocabulary"
     try:
         known = BertTokenizer.from_pretrained(source).get_vocab()
@@ -153,6 +161,11 @@ def _words(source: str | list[str]) -> list[str]:
             f"be loaded: {reason}; give the path of BERT's `vocab.txt` where the hub cannot be reached."
         )
     return sorted(known, key=known.__getitem__)
+
+
+def _names_a_file(source: str) -> bool:
+    """Say whether a name can be no id on a hub, which would be asked for it."""
+    return source.startswith((".", "/", "~")) or source.endswith((".txt", ".json")) or source.count("/") > 1
 
 
 def _lines(path: Path) -> list[str]:
@@ -201,8 +214,8 @@ def blip_processor(
     crop = v2.RandomResizedCrop(image_size, scale=crop_scale, **bicubic)
     mirror = [v2.RandomHorizontalFlip()] if flip else []
     return Processor(
-        train_image=v2.Compose([crop, *mirror, *random_augment(*augment), *finish]),
-        eval_image=v2.Compose([v2.Resize((image_size, image_size), **bicubic), *finish]),
+        train_image=v2.Compose([as_rgb, crop, *mirror, *random_augment(*augment), *finish]),
+        eval_image=v2.Compose([as_rgb, v2.Resize((image_size, image_size), **bicubic), *finish]),
         tokenize=tokenize,
     )
 

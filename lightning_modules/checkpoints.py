@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pickle
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +34,53 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint_path") -> dict[str,
     """
     if not Path(path).is_file():
         raise MissingPathError(f"`{key}` is {path}, but {Path(path).absolute()} is no file; {_KEPT}.")
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"`{key}` is {path}, which torch cannot load safely: it is damaged or foreign.") from error
-    if not isinstance(held, dict) or not {"state_dict", "pytorch-lightning_version"} <= held.keys():
+    held = read_plain(path, key)
+    if not is_run(held):
         raise ConfigError(f"`{key}` is {path}, which holds weights but is no checkpoint of a run; {_KEPT}.")
-    return held
+    return cast("dict[str, Any]", held)
+
+
+def read_plain(path: str | Path, key: str) -> Any:
+    """Load a file that torch has saved, as plain data; tensors stay on disk until they are used.
+
+    Args:
+        path: of the file.
+        key: what the user gave the path as, for messages.
+
+    Raises:
+        ConfigError: it is damaged, or torch cannot load it as plain data.
+    """
+    check_intact(path, key)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (EOFError, IndexError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"`{key}` is {path}, which torch cannot load safely: it is damaged or foreign.") from error
+
+
+def check_intact(path: str | Path, key: str) -> None:
+    """Check the checksums that torch writes into its files and does not look at when it loads them.
+
+    Args:
+        path: of the file; one of another format passes.
+        key: what the user gave the path as, for messages.
+
+    Raises:
+        ConfigError: a checksum does not fit.
+    """
+    found = Path(path).stat()
+    if _is_damaged(str(path), found.st_mtime_ns, found.st_size):
+        raise ConfigError(f"`{key}` is {path}, which is damaged: a checksum in it does not fit; take another copy.")
+
+
+@lru_cache(maxsize=16)  # a file is looked at in several places, and read here but once while it stays the same
+def _is_damaged(path: str, modified: int, size: int) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is not None
+    except (EOFError, NotImplementedError, OSError, ValueError, zipfile.BadZipFile, zlib.error):
+        return True
 
 
 def checkpoint_class(path: str | Path, base: type[Any], key: str = "checkpoint_path") -> type[Any]:
@@ -74,13 +117,9 @@ def checkpoint_class(path: str | Path, base: type[Any], key: str = "checkpoint_p
     return kind
 
 
-def is_run(path: str | Path) -> bool:
-    """Say whether a file is the checkpoint of a run, and not merely weights, damaged, or none at all."""
-    try:
-        read_checkpoint(path)
-    except (ConfigError, MissingPathError):
-        return False
-    return True
+def is_run(held: object) -> bool:
+    """Say whether what a file holds is the checkpoint of a run, and not merely weights or anything else."""
+    return isinstance(held, dict) and {"state_dict", "pytorch-lightning_version"} <= held.keys()
 
 
 def check_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_positive, check_range
+from lightning_modules.callbacks.couples_seen import CouplesSeen
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.checkpoints import check_weights, checkpoint_class
 from lightning_modules.collapse import CollapseAlarm
@@ -157,8 +158,8 @@ class ImageTextModule(LightningModule, ABC):
         )
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks of every training: the stop at a loss that is no number."""
-        return [FiniteLoss()]
+        """Return the callbacks of every training: the stop at a loss that is no number, a look for couples of pairs."""
+        return [FiniteLoss(), CouplesSeen()]
 
     def configure_model(self) -> None:
         """Freeze what `freeze` names; the Trainer calls it when the model is whole, before it goes to other ranks."""
@@ -202,6 +203,10 @@ class ImageTextModule(LightningModule, ABC):
         loss = self.training_loss(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of a step, that of the first group of parameters."""
+        self.log("train/lr", float(optimizer.param_groups[0]["lr"]))
 
     def predict_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return the ids of a batch and its embeddings `[B, D]`, on the CPU."""

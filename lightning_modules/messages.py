@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,6 +45,25 @@ def a_few(names: Sequence[str], count: int = 3) -> str:
     """
     rest = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + rest
+
+
+def misfit(error: BaseException) -> str:
+    r"""Tell in short what `load_state_dict` of torch complains of at length; "" where the error is another.
+
+    Example:
+        >>> misfit(RuntimeError('Error(s) in loading state_dict for CLIP:\n\tMissing key(s) in state_dict: "a", "b"'))
+        'it lacks a, b'
+    """
+    if not str(error).startswith("Error(s) in loading state_dict"):
+        return ""
+    lines = [line.strip() for line in str(error).splitlines()]
+    found = []
+    for start, words in (("Missing", "it lacks"), ("Unexpected", "it has too much:")):
+        if names := [name for line in lines if line.startswith(start) for name in re.findall(r'"([^"]+)"', line)]:
+            found.append(f"{words} {a_few(names)}")
+    if shapes := re.findall(r"size mismatch for ([\w.]+):", str(error)):
+        found.append(f"of another shape: {a_few(shapes)}")
+    return "; ".join(found)
 
 
 @contextmanager

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
 
 from datamodules.errors import ConfigError
-from lightning_modules.checkpoints import check_weights, is_run, read_checkpoint
+from lightning_modules.checkpoints import check_weights, is_run, read_plain
 from lightning_modules.messages import gist
+
+_KEY = "model.init_args.pretrained"
+_NOT_OF_TORCH = (".safetensors", ".npz", ".npy")
 
 
 class OpenClipRun(NamedTuple):
@@ -46,14 +50,16 @@ class OpenClipRun(NamedTuple):
 
 
 def open_clip_run(path: str | Path | None) -> OpenClipRun | None:
-    """Read the checkpoint of a run whose model open_clip has built; None where the file is no checkpoint of a run.
+    """Read the checkpoint of a run whose model open_clip has built; None where the file holds the weights alone.
 
     Raises:
-        ConfigError: the model is of another family.
+        ConfigError: the model is of another family, or the file is damaged or holds no weights.
     """
-    if path is None or not is_run(path):
+    if path is None or not Path(path).is_file() or Path(path).suffix in _NOT_OF_TORCH:
         return None
-    held = read_checkpoint(path)
+    held = _read(path)
+    if not is_run(held):
+        return None
     kept = held.get("hyper_parameters", {})
     if "model_config" not in kept:
         family = str(kept.get("_class_path", "model")).rpartition(".")[2]
@@ -64,26 +70,33 @@ def open_clip_run(path: str | Path | None) -> OpenClipRun | None:
     return OpenClipRun(weights, *(kept.get(key) for key in ("model_config", "preprocess_config", "tokenizer")))
 
 
-def check_activation(path: Path, quick_gelu: bool) -> None:
+def check_activation(pretrained: str, name: str) -> None:
     """Refuse weights that were trained with another activation than the architecture has, where it can be known.
 
-    It is known of the checkpoint of a run, where a config lies beside the weights (`open_clip_config.json`, as every
-    hub repository has it), and where the file has the name under which open_clip's own list of weights has it. Shapes
-    tell nothing: weights of either activation load, and a model with the wrong one loses accuracy without a word.
+    It is known of a tag of open_clip's, before anything is downloaded, of the checkpoint of a run, where a config lies
+    beside the weights (`open_clip_config.json`, as every hub repository has it), and where the file has the name under
+    which open_clip's own list of weights has it. Shapes tell nothing: weights of either activation load, and a model
+    with the wrong one loses accuracy without a word.
 
     Args:
-        path: of the weights.
-        quick_gelu: whether the architecture has QuickGELU.
+        pretrained: tag or path of the weights.
+        name: of the architecture, which may have QuickGELU or not.
 
     Raises:
         ConfigError: the activations are known to differ, or the config cannot be read.
     """
-    trained, source = _activation(path)
+    import open_clip
+
+    quick_gelu = open_clip.get_model_config(name).get("quick_gelu", False)
+    if tag := open_clip.get_pretrained_cfg(name, pretrained):
+        trained, source = tag.get("quick_gelu", False), "open_clip's list of weights"
+    else:
+        trained, source = _activation(Path(pretrained))
     if trained is None or trained == quick_gelu:
         return
     names = {True: "QuickGELU", False: "GELU"}
     raise ConfigError(
-        f"The weights `model.init_args.pretrained: {path}` were trained with {names[trained]} (says {source}), but the "
+        f"The weights `{_KEY}: {pretrained}` were trained with {names[trained]} (says {source}), but the "
         f"architecture has {names[quick_gelu]}; take an `architecture` {'with' if trained else 'without'} "
         f"'-quickgelu', or, in an inline `model_config`, `quick_gelu: {str(trained).lower()}`."
     )
@@ -109,6 +122,24 @@ def export_open_clip(model: Any, tokenizer: Any, model_config: dict[str, Any], f
         tokenizer.save_pretrained(folder)
         text.setdefault("hf_tokenizer_name", "beside")  # without a name the files would not count
     save_config_for_hf(model, folder / "open_clip_config.json", {**model_config, "text_cfg": text})
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    """Return what a file of torch's holds, which is weights by name, or has them as its `state_dict`."""
+    try:
+        held = read_plain(path, _KEY)
+    except ConfigError as error:
+        if "TorchScript" not in str(error.__cause__):
+            raise
+        raise ConfigError(
+            f"`{_KEY}: {path}` is a TorchScript archive, as OpenAI published its weights, which can run code; convert "
+            "one that you trust with `torch.save(open_clip.load_openai_model(PATH).float().state_dict(), NEW)` and "
+            "take an architecture that ends in -quickgelu."
+        ) from error
+    weights = held.get("state_dict", held) if isinstance(held, dict) else None
+    if is_run(held) or (isinstance(weights, dict) and weights and all(map(torch.is_tensor, weights.values()))):
+        return cast("dict[str, Any]", held)
+    raise ConfigError(f"`{_KEY}` is {path}, which holds no weights by name: give a state dict or a run's checkpoint.")
 
 
 def _activation(path: Path) -> tuple[bool | None, str]:

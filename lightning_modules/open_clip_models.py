@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,12 @@ from typing import Any
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_crop
 from lightning_modules.caption_tokenizer import unpacked
-from lightning_modules.messages import gist, near
+from lightning_modules.messages import UNREADABLE_WEIGHTS, gist, misfit, near
 from lightning_modules.open_clip_files import check_activation, open_clip_run
 from lightning_modules.processor import Processor
 from lightning_modules.text_tower import rebuild_config
+
+_INLINE = "inline-"
 
 
 def build_open_clip(
@@ -54,8 +54,7 @@ def build_open_clip(
         model, tokenize = build_open_clip(architecture, None, model_config, preprocess, tokenizer or run.tokenizer)
         run.load_into(model, str(pretrained))
         return model, tokenize
-    with warnings.catch_warnings(), _no_advice(pretrained is None), _own_text_config(model_config) as overrides:
-        warnings.filterwarnings("error", message="QuickGELU mismatch")
+    with _no_advice(pretrained is None), _own_text_config(model_config) as overrides:
         try:
             model = open_clip.create_model(
                 name,
@@ -66,15 +65,14 @@ def build_open_clip(
                 **overrides,
             )
             return model, open_clip.get_tokenizer(name) if tokenizer is None else _tokenizer(name, tokenizer)
-        except UserWarning as mismatch:
-            raise ConfigError(
-                f"The weights `model.init_args.pretrained: {pretrained}` were trained with another activation than "
-                f"{architecture} has ({mismatch}); take the architecture with or without '-quickgelu' to match."
-            ) from mismatch
-        except (RuntimeError, ValueError, TypeError, KeyError, OSError, pickle.UnpicklingError) as error:
+        except (KeyError, TypeError, *UNREADABLE_WEIGHTS) as error:
+            if found := misfit(error):
+                raise ConfigError(
+                    f"`model.init_args.pretrained: {pretrained}` does not fit `model.init_args.{key}`: {found}."
+                ) from error
             raise ConfigError(
                 f"open_clip cannot build `model.init_args.{key}` with `pretrained: {pretrained}`: {gist(error)}"
-                + ("" if pretrained is None else f" ({_advice(pretrained, error)})")
+                + ("" if pretrained is None else " (where there is no network, give the path of a checkpoint)")
             ) from error
 
 
@@ -139,7 +137,7 @@ def _register(model_config: dict[str, Any]) -> str:
             f"`model.init_args.model_config` lacks {', '.join(missing)}, which every open_clip config has."
         )
     text = json.dumps(model_config, sort_keys=True)
-    name = f"inline-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    name = f"{_INLINE}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if name not in open_clip.list_models():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.json"
@@ -173,14 +171,15 @@ def _check_names(name: str, pretrained: str | None) -> None:
         hint = near(name, names, "; `open_clip.list_models()` lists them.")
         raise ConfigError(f"open_clip has no architecture {name!r} (`model.init_args.architecture`){hint}")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is None or pretrained in tags:
+    if pretrained is None:
         return
-    if not Path(pretrained).is_file():
+    if pretrained not in tags and not Path(pretrained).is_file():
+        owner = "an inline `model_config`" if name.startswith(_INLINE) else name
         raise ConfigError(
-            f"`model.init_args.pretrained: {pretrained}` is neither a file nor a tag of {name}; "
+            f"`model.init_args.pretrained: {pretrained}` is neither a file nor a tag of {owner}; "
             f"its tags are: {', '.join(tags) or 'none'}."
         )
-    check_activation(Path(pretrained), open_clip.get_model_config(name).get("quick_gelu", False))
+    check_activation(pretrained, name)
 
 
 def _is_schema(name: str) -> bool:
@@ -196,13 +195,3 @@ def _no_advice(wanted: bool) -> Iterator[None]:
         yield
     finally:
         logging.root.setLevel(level)
-
-
-def _advice(pretrained: str, error: BaseException) -> str:
-    if "TorchScript" in str(error):
-        return (
-            "a TorchScript archive, as OpenAI published its weights, can run code; convert one that you trust with "
-            "`torch.save(open_clip.load_openai_model(PATH).float().state_dict(), NEW)` and take an architecture that "
-            "ends in -quickgelu"
-        )
-    return "where there is no network, give the path of a checkpoint"

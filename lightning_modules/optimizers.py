@@ -23,7 +23,7 @@ def optimizer_class(name: str) -> Callable[..., torch.optim.Optimizer]:
     known = {
         key: value
         for key, value in vars(torch.optim).items()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+        if isinstance(value, type) and torch.optim.Optimizer in value.__mro__[1:]
     }
     if name not in known:
         raise ConfigError(

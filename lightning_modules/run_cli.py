@@ -22,6 +22,7 @@ from lightning_modules.base import RetrievalModule
 from lightning_modules.callbacks import CalmProgressBar, ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
 from lightning_modules.checkpoints import checkpoint_class
 from lightning_modules.image_text import ImageTextModule
+from lightning_modules.resuming import check_resumable
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
 
 _TRAINER_DEFAULTS = {
@@ -79,7 +80,10 @@ class RetrievalCLI(LightningCLI):
         super().parse_arguments(parser, args)
         if verb := self.config.get("subcommand"):
             if path := self.config[verb].ckpt_path:  # "best" and "last" are no files: a fresh run folder has neither
-                checkpoint_class(path, ImageTextModule, "ckpt_path")
+                kind = checkpoint_class(path, ImageTextModule, "ckpt_path")
+                if verb == "fit":
+                    model, trainer = self.config.fit.model, self.config.fit.trainer
+                    check_resumable(path, kind, model and model.class_path, trainer.max_epochs, trainer.max_steps)
             elif self.config[verb].model is None:
                 raise ConfigError(
                     "There is no `model`: give its `class_path`, or with `--ckpt_path` a checkpoint that holds one."

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from datamodules.errors import ConfigError
 from lightning_modules.arguments import check_crop
+from lightning_modules.checkpoints import check_intact
 from lightning_modules.messages import a_few, gist, near
+from lightning_modules.processor import as_rgb
 
 _PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 _REFUSALS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AssertionError, pickle.UnpicklingError)
@@ -102,13 +104,15 @@ def image_transforms(
         ConfigError: `crop_scale` is no range within (0, 1].
     """
     from timm.data.transforms_factory import create_transform
+    from torchvision.transforms import Compose
 
     check_crop(crop_scale)
     settings: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in wanted.items()
     }
     augment: dict[str, Any] = {"scale": tuple(crop_scale), "hflip": 0.5 * flip, "color_jitter": None}
-    return create_transform(**settings, is_training=True, **augment), create_transform(**settings)
+    training, evaluation = create_transform(**settings, is_training=True, **augment), create_transform(**settings)
+    return Compose([as_rgb, training]), Compose([as_rgb, evaluation])
 
 
 @torch.no_grad()
@@ -189,6 +193,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
+    check_intact(path, "model.init_args.image_weights")
     try:
         held = load_state_dict(str(path))
     except (EOFError, SafetensorError, *_REFUSALS) as error:

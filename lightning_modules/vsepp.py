@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from datamodules.batch import RetrievalBatch, Tokens
@@ -179,6 +180,11 @@ class VSEPP(RetrievalModule):
         """Note for how many steps the loss sums over all negatives."""
         super().on_train_start()
         self.warmup_steps = self.warmup_epochs * self._steps_per_epoch() if self.warmup_epochs else 0.0
+        if self.hinges == "max" and 0 < self.trainer.estimated_stepping_batches <= self.warmup_steps:
+            rank_zero_warn(
+                f"`model.init_args.warmup_epochs` is {self.warmup_epochs}, as long as the training or longer: the "
+                '`hinges: "max"` of the hardest negatives never come; lower it, or raise `trainer.max_epochs`.'
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint fits this model, and that its words are those of this model.

@@ -90,8 +90,11 @@ class Vocabulary:
     def _ids(self) -> dict[str, int]:
         return {word: place for place, word in enumerate(self.words, start=_SPECIAL)}
 
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        """Return B captions as `[B, L]` int64, L that of the longest."""
+    def tokenize(self, captions: str | Sequence[str]) -> Tensor:
+        """Return B captions, or one, as `[B, L]` int64, L that of the longest."""
+        captions = [captions] if isinstance(captions, str) else captions
+        if not captions:
+            return torch.empty(0, 0, dtype=torch.long)
         return pad_sequence([self._tokens(caption) for caption in captions], batch_first=True, padding_value=PAD)
 
     def _tokens(self, caption: str) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -21,9 +22,9 @@ class Model:
 
 
 class Wide(Model):
-    def __init__(self, width: int = 3, lr: float = 2.0) -> None:
+    def __init__(self, width: int = 3, lr: float = 2.0, shape: Literal["round", "square"] = "round") -> None:
         super().__init__(lr)
-        self.width = width
+        self.width, self.shape = width, shape
 
 
 @pytest.fixture
@@ -48,6 +49,10 @@ WIDE = f"class_path: {__name__}.Wide"
         ("model: {class_path: Wied}", ["key `model`", "no class is named Wied", "did you mean Wide?"]),
         (f"model: {{{WIDE}, init_args: {{widht: 3}}}}", ["there is no key `widht`", "did you mean width?"]),
         (f"model: {{{WIDE}, init_args: {{width: x}}}}", ["key `width`", "expected int, got x"]),
+        (
+            f"model: {{{WIDE}, init_args: {{shape: sqare}}}}",
+            ["key `shape`", "expected one of 'round', 'square', got sqare", "did you mean square?"],
+        ),
         ("trainer: {max_epochs: many}", ["key `trainer.max_epochs`", "expected int, got many"]),
         ("a: [1\nb: 2", ["line 2, column 2"]),
     ],

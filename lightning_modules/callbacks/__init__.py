@@ -1,6 +1,7 @@
 """What happens around a run: its record, its closing table, its results per query and embeddings, its early end."""
 
 from lightning_modules.callbacks.closing_table import ClosingTable
+from lightning_modules.callbacks.couples_seen import CouplesSeen
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.progress_bar import CalmProgressBar
 from lightning_modules.callbacks.save_config import SaveRunConfig
@@ -11,6 +12,7 @@ from lightning_modules.callbacks.save_queries import SaveQueries
 __all__ = [
     "CalmProgressBar",
     "ClosingTable",
+    "CouplesSeen",
     "FiniteLoss",
     "SaveEmbeddings",
     "SavePredictions",

@@ -23,6 +23,9 @@ class CounterfactualMarginLoss(nn.Module):
     Args:
         margin: m, at least 0.
 
+    Attributes:
+        couples: how many couples the batches of this rank have held so far.
+
     Raises:
         ConfigError: when the margin is below 0.
 
@@ -35,7 +38,7 @@ class CounterfactualMarginLoss(nn.Module):
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
-        self.margin = checked_margin(margin, type(self).__name__)
+        self.margin, self.couples = checked_margin(margin, type(self).__name__), 0
 
     def forward(
         self, images: Tensor, texts: Tensor, caption_ids: Tensor, source_caption_ids: Tensor, synthetic: Tensor
@@ -55,6 +58,7 @@ class CounterfactualMarginLoss(nn.Module):
         pairs = gather_pairs(images, texts)
         made_from = synthetic[:, None] & (source_caption_ids[:, None] == gather(caption_ids))
         edited, source = made_from.nonzero(as_tuple=True)
+        self.couples += len(edited)
         x, y = pairs.all_images[source], pairs.all_texts[source]
         x_edited, y_edited = pairs.images[edited], pairs.texts[edited]
         return mean_over_ranks(self._hinge(x_edited, y, y_edited) + self._hinge(x, y_edited, y))

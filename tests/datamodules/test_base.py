@@ -154,6 +154,7 @@ def test_a_control_of_nothing_is_an_error(world, options):
         ({"ratio": 0.3, "synthetic": None}, r"`ratio`.*`synthetic`"),
         ({"train_splits": ["minitrain"]}, r"minitrain .*`train_splits`.*train, val, test"),
         ({"train_splits": ["val"]}, r"8\.png is a query .*`train_splits`"),
+        ({"pair_with_source": True, "batch_size": 1}, "`batch_size` is 1, .* need 2 places .*pair_with_source: false"),
         ({"pair_with_source": True, "mixing": "per_batch"}, r"allow 0 .*`ratio`"),
         ({"batch_size": 99}, "`batch_size`"),
         ({"eval_batch_size": 0}, "`eval_batch_size`"),

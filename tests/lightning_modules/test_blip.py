@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from datamodules.batch import RetrievalBatch
+from datamodules.errors import ConfigError
 from lightning_modules.blip import BLIP
 from lightning_modules.blip_processor import BlipTokenizer, build_tokenizer
 from lightning_modules.distributed import share_buffers
@@ -256,6 +257,26 @@ def test_training_learns_and_its_checkpoint_rebuilds_the_model_alone(tmp_path: P
         assert torch.equal(again.state_dict()[name], tensor), name
     assert again.processor.tokenize(["A 7 dogs?"])["input_ids"].tolist() == [[2, 5, 16, 8, 1, 3, 0, 0, 0, 0]]
     torch.testing.assert_close(again.eval().encode_texts(batch.tokens), model.encode_texts(batch.tokens))
+
+
+def test_a_run_is_started_from_and_another_familys_is_refused(
+    tmp_path: Path, tiny_clip: Callable[..., Any], quiet_trainer: Callable[..., Any]
+) -> None:
+    start = _blip(temperature=0.3)
+    for model in (start, tiny_clip()):
+        (trainer := quiet_trainer()).strategy.connect(model)
+        trainer.save_checkpoint(tmp_path / f"{type(model).__name__}.ckpt")
+    again = BLIP(
+        pretrained=str(tmp_path / "BLIP.ckpt"), tokenizer="no/such", queue_size=5, max_length=10, image_size=24
+    )
+    assert again.temperature == start.temperature
+    assert again.tokenizer.vocabulary == start.tokenizer.vocabulary
+    assert torch.equal(again.contrastive.image_queue, start.contrastive.image_queue[:5])
+    for name, tensor in start.state_dict().items():
+        if "model." in name and "position_embedding" not in name:
+            assert torch.equal(again.state_dict()[name], tensor), name
+    with pytest.raises(ConfigError, match=r"CLIP.ckpt` holds a CLIP, which is no BLIP"):
+        BLIP(pretrained=str(tmp_path / "CLIP.ckpt"))
 
 
 def test_the_copy_follows_and_the_temperature_is_bound_once_per_step(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from datamodules.scenes.config import ScenesConfig
 from datamodules.scenes.writer import SceneDrawer
 from lightning_modules.blip_processor import (
@@ -56,6 +56,23 @@ def test_captions_are_padded_and_cut_between_their_ends() -> None:
     assert {name: tensor.dtype for name, tensor in found.items()} == dict.fromkeys(found, torch.int64)
 
 
+def test_one_caption_is_a_row_and_none_are_no_rows() -> None:
+    tokenize = BlipTokenizer(build_tokenizer(WORDS), 6, 30)
+    assert tokenize("a dog")["input_ids"].tolist() == tokenize(["a dog"])["input_ids"].tolist()
+    assert {name: list(one.shape) for name, one in tokenize([]).items()} == {
+        "input_ids": [0, 6],
+        "attention_mask": [0, 6],
+    }
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_an_image_of_another_mode_is_made_rgb(mode: str) -> None:
+    photo = Image.new("RGB", (20, 20), (255, 255, 255)).convert(mode)
+    processor = blip_processor(BlipTokenizer(build_tokenizer(WORDS), 6, 30), 8, (1.0, 1.0), False, (0, 0))
+    assert torch.equal(processor.eval_image(photo), processor.eval_image(photo.convert("RGB")))
+    assert processor.train_image(photo).shape == (3, 8, 8)
+
+
 def test_the_tokens_of_blip_follow_those_of_bert() -> None:
     tokenize = BlipTokenizer(build_tokenizer([*WORDS[:5], *(f"w{n}" for n in range(30_517))]), 35, 30)
     assert tokenize.match_token == 30_523
@@ -88,6 +105,13 @@ def test_vocabularies_that_cannot_work_are_refused(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=words):
+        build_tokenizer(source)
+
+
+@pytest.mark.parametrize("source", ["nope.txt", "nope/tokenizer.json", "./nope", "/nope", "~/nope", "a/b/c"])
+def test_a_missing_file_is_sought_on_no_hub(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.setattr("transformers.BertTokenizer.from_pretrained", lambda *_: pytest.fail("a hub was asked"))
+    with pytest.raises(MissingPathError, match=rf"`model.init_args.tokenizer` is {source}, but .* is not there"):
         build_tokenizer(source)
 
 

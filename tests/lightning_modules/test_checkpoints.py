@@ -145,11 +145,17 @@ def _half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def _flip(path: Path) -> None:
+    held = torch.load(path, weights_only=True)["state_dict"]["image.weight"].numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(held, held[::-1]))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda path: path.unlink(), "is no file; a run keeps its checkpoints at RUNS"),
         (_half, "damaged or foreign"),
+        (_flip, "damaged: a checksum in it does not fit"),
         (lambda path: path.write_text("no checkpoint"), "damaged or foreign"),
         (lambda path: path.write_bytes(b""), "damaged or foreign"),
         (lambda path: torch.save(_Bomb(), path), "damaged or foreign"),
@@ -157,7 +163,7 @@ def _half(path: Path) -> None:
         (lambda path: torch.save([1], path), "holds weights but is no checkpoint of a run"),
         (lambda path: _edit(path, lambda held: held.pop("hyper_parameters")), "does not say what model it holds"),
     ],
-    ids=["gone", "half", "text", "empty", "program", "weights", "list", "another project"],
+    ids=["gone", "half", "flipped", "text", "empty", "program", "weights", "list", "another project"],
 )
 def test_files_that_cannot_be_used(save: Callable[[Any], Path], damage: Callable[[Path], Any], words: str) -> None:
     path = save(Lines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,9 @@ def test_the_papers_recipe_is_the_default() -> None:
 
 
 def test_a_misspelled_optimiser_lists_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"`model.init_args.optimizer` is 'Adm'.*AdamW"):
+    with pytest.raises(ConfigError, match=r"`model.init_args.optimizer` is 'Adm'.*AdamW") as error:
         CLIP(model_config=TINY, optimizer="Adm")
+    assert "Optimizer" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,17 @@ def test_the_counterfactual_margin_is_added_by_its_weight() -> None:
     assert margins > 0
     difference = weighted.training_loss(batch) - plain.training_loss(batch)
     assert difference.item() == pytest.approx(0.5 * margins, abs=1e-5)
+
+
+@pytest.mark.parametrize(("source", "told"), [(8, True), (2, False)])
+def test_a_margin_without_couples_is_told_of_once(tmp_path: Path, source: int, told: bool) -> None:
+    model = _clip(counterfactual_weight=0.5)
+    synthetic = torch.tensor([False, False, False, True])
+    batch = replace(_batch(model), source_caption_ids=torch.tensor([0, 1, 2, source]), synthetic=synthetic)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _trainer(tmp_path, max_epochs=2).fit(model, DataLoader([batch], batch_size=None))
+    assert sum("`data.init_args.pair_with_source: true`" in str(one.message) for one in caught) == told
 
 
 def test_a_resnet_trains_while_its_stem_and_its_statistics_rest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def test_its_own_score_chooses_the_best_epoch(
     (rows,) = tmp_path.glob("runs/run/*/embeddings-0.pt")
     assert torch.load(rows, weights_only=True)["embeddings"].tolist() == [[0.75]] * 4
     assert ImageTextModule.load_from_checkpoint(best).scale.item() == 1.5
+    with (folder / "metrics.csv").open() as file:
+        rates = [(row["train/loss"], row["train/lr"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert [float(rate) for loss, rate in rates] == [1.0, 1.0]
+    last = folder / "checkpoints" / "last.ckpt"
+    for path, more, words in (
+        (last, [], "nothing left to train: `ckpt_path` is {}, which has finished 2 epochs, and `trainer.max_epochs`"),
+        (best, ["--trainer.max_epochs", "1"], "which has finished 1 epochs, and `trainer.max_epochs` is 1; raise it"),
+        (best, ["--trainer.max_steps", "1"], "which has finished 1 steps, and `trainer.max_steps` is 1; raise it"),
+        (last, ["--model", "VSEPP"], "which holds a Brightness, but `model.class_path` is lightning_modules.VSEPP"),
+    ):
+        assert train.main(["fit", "--config", str(config), "--ckpt_path", str(path), *more]) == 1
+        assert words.format(path) in capsys.readouterr().err
     with pytest.raises(ConfigError, match="holds a Brightness and no RetrievalModule; `ImageTextModule"):
         RetrievalModule.load_from_checkpoint(best)
 

@@ -83,6 +83,7 @@ def test_rebuild_arguments_need_no_file() -> None:
     [
         (("ViT-B32",), ["architecture 'ViT-B32'", "did you mean ViT-B-32"]),
         (("ViT-B-32", "opnai"), ["`model.init_args.pretrained: opnai`", "laion400m_e31"]),
+        (("unused", "opnai", TINY), ["neither a file nor a tag of an inline `model_config`"]),
         (("unused", None, {"embed_dim": 8}), ["`model.init_args.model_config` lacks text_cfg, vision_cfg"]),
         (("unused", None, {**TINY, "vision_cfg": {"wdth": 8}}), ["`model.init_args.model_config`", "'wdth'"]),
     ],
@@ -96,26 +97,45 @@ def test_slips_are_explained(arguments: tuple[Any, ...], words: list[str]) -> No
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     model, _ = build_open_clip("unused", None, {**TINY, "embed_dim": 4})
-    torch.save(model.state_dict(), tmp_path / "other.pt")
-    with pytest.raises(ConfigError, match=r"other\.pt.*size mismatch|Error\(s\) in loading") as error:
+    torch.save({"strange": torch.ones(1), **model.state_dict()}, tmp_path / "other.pt")
+    words = (
+        r"other\.pt` does not fit `model.init_args.model_config`: it has too much: strange; of another shape: .*proj"
+    )
+    with pytest.raises(ConfigError, match=words) as error:
         build_open_clip("unused", str(tmp_path / "other.pt"), TINY)
     assert "\n" not in str(error.value)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 nothing more")
-    with pytest.raises(ConfigError, match=r"half\.pt"):
-        build_open_clip("unused", str(tmp_path / "half.pt"), TINY)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04 nothing more", "damaged or foreign"),
+        (b"a text", "damaged or foreign"),
+        ([1, 2], "holds no weights by name"),
+        ({}, "holds no weights by name"),
+    ],
+)
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path, content: Any, words: str) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ConfigError, match=rf"`model.init_args.pretrained` is .*weights\.pt, .*{words}"):
+        build_open_clip("unused", str(path), TINY)
 
 
-def test_an_activation_mismatch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flipped_bytes_are_noticed(tmp_path: Path) -> None:
+    path = Path(_weights(tmp_path, "flip.pt"))
+    ones = torch.ones(4).numpy().tobytes()  # of a LayerNorm
+    path.write_bytes(path.read_bytes().replace(ones, torch.full((4,), 2.0).numpy().tobytes()))
+    with pytest.raises(ConfigError, match=r"flip\.pt, which is damaged: a checksum in it does not fit"):
+        build_open_clip("unused", str(path), TINY)
+
+
+def test_an_activation_mismatch_is_refused_before_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> str:
         raise AssertionError("weights must not be fetched before the activations agree")
 
-    monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *_, **__: "openai.pt")
-    monkeypatch.setattr("open_clip.factory.load_checkpoint", never)
-    monkeypatch.setattr("open_clip.factory.CLIP", never)
-    with pytest.raises(ConfigError, match="quickgelu"):
+    monkeypatch.setattr("open_clip.factory.download_pretrained", never)
+    with pytest.raises(ConfigError, match=r"openai` were trained with QuickGELU .*'-quickgelu'"):
         build_open_clip("ViT-B-32", "openai")
 
 

@@ -195,3 +195,9 @@ def test_real_weights_tell_real_photos_apart(name: str) -> None:
     assert ((seen @ mirrored.T).argmax(dim=1) == torch.arange(len(files))).all()
     off = ~torch.eye(len(files), dtype=bool)
     assert (seen @ seen.T)[off].mean() < 0.8 < (random @ random.T)[off].mean()
+
+
+def test_a_grey_image_is_made_rgb() -> None:
+    wanted = {"input_size": [3, 8, 8], "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
+    for transform in image_transforms(wanted, (1.0, 1.0), False):
+        assert transform(Image.new("L", (10, 10), 255)).tolist() == torch.ones(3, 8, 8).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,13 +239,16 @@ def test_the_cnn_rests_where_it_has_weights(quiet_trainer: Callable[..., Any], t
     assert 0.4 < kept / resting < 0.6
 
 
-@pytest.mark.parametrize(("epochs", "sums"), [(0, 0), (0.5, 1), (1.5, 3)])
+@pytest.mark.parametrize(("epochs", "sums"), [(0, 0), (0.5, 1), (1.5, 3), (2, 4)])
 def test_the_loss_warms_up_with_the_sum(quiet_trainer: Callable[..., Any], epochs: float, sums: int) -> None:
     model = _model(warmup_epochs=epochs)
     found = []
     model.on_train_batch_end = lambda *_: found.append(model.loss.hinges)
-    quiet_trainer(max_epochs=2).fit(model, datamodule=Data())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_trainer(max_epochs=2).fit(model, datamodule=Data())
     assert found == ["sum"] * sums + ["max"] * (4 - sums)
+    assert sum("`model.init_args.warmup_epochs` is" in str(one.message) for one in caught) == (sums == 4)
 
 
 @pytest.mark.parametrize(

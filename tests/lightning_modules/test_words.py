@@ -72,3 +72,9 @@ def test_words_are_read_from_a_file(tmp_path: Path) -> None:
 def test_a_vocabulary_has_every_word_once(words: tuple[str, ...], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Vocabulary(words)
+
+
+def test_one_caption_is_a_row_and_none_are_no_rows() -> None:
+    vocabulary = Vocabulary(("a", "dog"))
+    assert vocabulary.tokenize("A dog").tolist() == vocabulary.tokenize(["A dog"]).tolist()
+    assert len(vocabulary.tokenize([])) == 0
