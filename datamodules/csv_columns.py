@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import AnnotationError, ConfigError
-from datamodules.sources import existing_file
+from datamodules.errors import AnnotationError, ConfigError, MissingPathError
+from datamodules.sources import existing_file, existing_folder
 
 _INTEGER = re.compile("-?[0-9]{1,18}")  # fits 64 bits
 
@@ -101,6 +101,25 @@ def read_csv(path: Path, key: str, columns: Sequence[str]) -> CsvColumns:
     lines, *values = zip(*rows, strict=True)
     named = {column: list(texts) for column, texts in zip(columns, values, strict=True)}
     return CsvColumns(path, key, np.array(lines, np.int64), named)
+
+
+def read_csv_below(folder: Path, name: str, key: str, columns: Sequence[str]) -> CsvColumns:
+    """Read some columns of a csv file in a folder that the config names, as `read_csv` does.
+
+    Args:
+        folder: the folder.
+        name: the file's name in it.
+        key: the config key that names the folder.
+        columns: names of the columns.
+
+    Raises:
+        MissingPathError: there is no such folder, or no such file in it.
+        AnnotationError: the file is no csv, lacks a column or a value, or holds no row.
+    """
+    path = existing_folder(folder, key) / name
+    if not path.is_file():
+        raise MissingPathError(f"{folder.absolute()} holds no {name}: set `{key}` to the folder that does.")
+    return read_csv(path, key, columns)
 
 
 def _rows(path: Path, key: str, columns: Sequence[str]) -> Iterator[tuple[int | str, ...]]:

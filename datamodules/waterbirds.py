@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.csv_columns import CsvColumns, read_csv
+from datamodules.csv_columns import CsvColumns, read_csv_below
 from datamodules.errors import MissingPathError
 from datamodules.group_table import SPLITS, GroupTable
 from datamodules.grouped import GroupedDataModule
@@ -51,7 +51,7 @@ class WaterbirdsDataModule(GroupedDataModule):
         """
         if self.masks is not None:
             existing_folder(self.masks, "data.init_args.masks")
-        return read_waterbirds(existing_folder(self.image_root, "data.init_args.root"))
+        return read_waterbirds(self.image_root)
 
     def mask_path(self, row: int) -> Path | None:
         """Return the file with the mask of the bird in an image row, white on black; None without `masks`."""
@@ -66,11 +66,11 @@ def read_waterbirds(root: Path, *, check_files: bool = True) -> GroupTable:
         check_files: find each image on disk.
 
     Raises:
-        MissingPathError: `metadata.csv` or an image is not there.
+        MissingPathError: `root`, `metadata.csv` or an image is not there.
         AnnotationError: `metadata.csv` is of another layout, or a value is out of range.
     """
     columns = ["img_id", "img_filename", "y", "split", "place"]
-    csv = read_csv(root / "metadata.csv", "data.init_args.root", columns)
+    csv = read_csv_below(root, "metadata.csv", "data.init_args.root", columns)
     if check_files:
         _find_images(root, csv)
     return GroupTable(

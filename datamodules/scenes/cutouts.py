@@ -7,7 +7,6 @@ CC BY-SA 4.0, and so are pictures drawn from them. They are drawn here from the 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from datamodules.csv_columns import read_csv_below
 from datamodules.errors import AnnotationError, MissingPathError
 from datamodules.scenes.vocabulary import Glyph, Noun, Vocabulary
 
@@ -198,9 +198,9 @@ class CutoutFolder:
     def __init__(self, folder: Path, vocabulary: Vocabulary, side: int) -> None:
         self._folder, self._vocabulary, self._side = folder, vocabulary, side
         self._pictures: dict[str, list[Image.Image]] = {}
-        for name, file, line in self._rows():
+        for name, file, where in self._rows():
             longer = round(2 * vocabulary.classes[name].size * side)
-            self._pictures.setdefault(name, []).append(cropped(self._open(file, line), longer))
+            self._pictures.setdefault(name, []).append(cropped(open_cutout(folder, file, where), longer))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -222,37 +222,36 @@ class CutoutFolder:
         entry = self._vocabulary.classes[name]
         return Cutout(rng.choice(self._pictures[name]), entry.nouns, None, entry.zone)
 
-    def _rows(self) -> Iterator[tuple[str, str, int]]:
-        index = self._folder / "index.csv"
-        if not index.is_file():
-            missing = index if self._folder.is_dir() else self._folder
-            raise MissingPathError(f"{missing} is not there, but scenes.cutouts names its folder: correct the path.")
-        with index.open(newline="", encoding="utf-8") as lines:
-            reader = csv.DictReader(lines)
-            for column in ("file", "coco_class"):
-                if column not in (reader.fieldnames or ()):
-                    raise AnnotationError(f"{index}, line 1 has no column '{column}' (scenes.cutouts): add it.")
-            for row in reader:
-                if name := (row["coco_class"] or "").strip():
-                    self._check_class(name, f"{index}, line {reader.line_num}")
-                    yield name, row["file"], reader.line_num
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        index = read_csv_below(self._folder, "index.csv", "scenes.cutouts", ["file", "coco_class"])
+        for row, (file, text) in enumerate(zip(index.values["file"], index.values["coco_class"], strict=True)):
+            if name := text.strip():
+                if name not in self._vocabulary.classes:
+                    raise AnnotationError(f"{index.where(row)} has class '{name}', which is none of COCO's 80 names.")
+                yield name, file, index.where(row)
 
-    def _check_class(self, name: str, where: str) -> None:
-        if name not in self._vocabulary.classes:
-            raise AnnotationError(f"{where} has the class '{name}' (scenes.cutouts), which is none of COCO's 80 names.")
 
-    def _open(self, file: str, line: int) -> Image.Image:
-        where = f"{self._folder / 'index.csv'}, line {line}"
-        try:
-            with Image.open(self._folder / file) as picture:
-                cutout = picture.convert("RGBA") if picture.has_transparency_data else None
-        except FileNotFoundError:
-            raise MissingPathError(f"{where} lists {file} (scenes.cutouts), but there is no such file.") from None
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
-            raise AnnotationError(f"{where} lists {file} (scenes.cutouts), which cannot be read: {error}.") from None
-        if cutout is None or cutout.getbbox() is None or np.asarray(cutout.getchannel("A")).min() > 0:
-            raise AnnotationError(
-                f"{where} lists {file} (scenes.cutouts), which is no cut-out: "
-                "make its background transparent, and its object not."
-            )
-        return cutout
+def open_cutout(folder: Path, file: str, where: str) -> Image.Image:
+    """Return a cut-out as RGBA.
+
+    Args:
+        folder: holds the file.
+        file: relative to the folder.
+        where: what lists the file, its line, and the config key.
+
+    Raises:
+        MissingPathError: there is no such file.
+        AnnotationError: it cannot be read, or has no transparent or no visible part.
+    """
+    try:
+        with Image.open(folder / file) as picture:
+            cutout = picture.convert("RGBA") if picture.has_transparency_data else None
+    except FileNotFoundError:
+        raise MissingPathError(f"{where} lists {file}, but there is no such file: correct the row.") from None
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
+        raise AnnotationError(f"{where} lists {file}, which cannot be read ({error}): replace the file.") from None
+    if cutout is None or cutout.getbbox() is None or np.asarray(cutout.getchannel("A")).min() > 0:
+        raise AnnotationError(
+            f"{where} lists {file}, which is no cut-out: make its background transparent, and its object not."
+        )
+    return cutout

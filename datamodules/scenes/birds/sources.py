@@ -13,13 +13,13 @@ from typing import Protocol
 
 from PIL import Image, ImageEnhance
 
-from datamodules.csv_columns import read_csv
+from datamodules.csv_columns import read_csv_below
 from datamodules.errors import AnnotationError, UnreadableImageError
 from datamodules.images import open_rgb
 from datamodules.scenes.birds.vocabulary import PLACES, BirdVocabulary, Species
 from datamodules.scenes.birds.waters import WATERS
 from datamodules.scenes.brush import Brush
-from datamodules.scenes.cutouts import cropped, draw_glyph
+from datamodules.scenes.cutouts import cropped, draw_glyph, open_cutout
 from datamodules.scenes.places import PAINTERS
 from datamodules.scenes.vocabulary import Glyph
 
@@ -81,14 +81,14 @@ class BirdStamps:
         side: side of the pictures in pixels; birds are kept at twice that.
 
     Raises:
-        MissingPathError: `index.csv` is not there.
-        AnnotationError: a column is missing, a file cannot be read, or a kind has no bird.
+        MissingPathError: the folder, `index.csv` or a file that it lists is not there.
+        AnnotationError: a column is missing, a file is no cut-out, or a kind has no bird.
     """
 
     def __init__(self, folder: Path, vocabulary: BirdVocabulary, side: int) -> None:
         self._pictures: dict[str, list[Image.Image]] = {}
-        for species, path, where in _listed_birds(folder, vocabulary):
-            self._pictures.setdefault(species.name, []).append(cropped(_open_cutout(path, where), 2 * side))
+        for species, file, where in _listed_birds(folder, vocabulary):
+            self._pictures.setdefault(species.name, []).append(cropped(open_cutout(folder, file, where), 2 * side))
         self.species = tuple(one for one in vocabulary.species if one.name in self._pictures)
         if {one.kind for one in self.species} != {0, 1}:
             raise AnnotationError(
@@ -106,25 +106,14 @@ class BirdStamps:
         return rng.choice(self._pictures[species.name])
 
 
-def _listed_birds(folder: Path, vocabulary: BirdVocabulary) -> Iterator[tuple[Species, Path, str]]:
-    index = read_csv(folder / "index.csv", "birds.stamps", ["file", "description", "coco_class"])
+def _listed_birds(folder: Path, vocabulary: BirdVocabulary) -> Iterator[tuple[Species, str, str]]:
+    index = read_csv_below(folder, "index.csv", "birds.stamps", ["file", "description", "coco_class"])
     for row, description in enumerate(index.values["description"]):
         if index.values["coco_class"][row] == "bird":
             for species in vocabulary.species:
                 if re.search(rf"\b({'|'.join(species.words)})\b", description, re.IGNORECASE):
-                    yield species, folder / index.values["file"][row], index.where(row)
+                    yield species, index.values["file"][row], index.where(row)
                     break
-
-
-def _open_cutout(path: Path, where: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            cutout = picture.convert("RGBA")
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken PNG files
-        raise AnnotationError(f"{where} lists {path}, which cannot be read ({error}): replace the file.") from None
-    if cutout.getbbox() is None:
-        raise AnnotationError(f"{where} lists {path}, which shows nothing: replace the file.")
-    return cutout
 
 
 class PaintedPlaces:
@@ -150,12 +139,12 @@ class PhotographedPlaces:
         folder: holds `index.csv` with the columns `file` and `place`, which is land or water.
 
     Raises:
-        MissingPathError: `index.csv` is not there.
+        MissingPathError: the folder or `index.csv` is not there.
         AnnotationError: a column is missing, a place is unknown, a kind has none, or a file cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
-        index = read_csv(folder / "index.csv", "birds.backgrounds", ["file", "place"])
+        index = read_csv_below(folder, "index.csv", "birds.backgrounds", ["file", "place"])
         self._pictures: dict[str, list[Image.Image]] = {kind: [] for kind in PLACES}
         for row, (file, kind) in enumerate(zip(index.values["file"], index.values["place"], strict=True)):
             if kind not in PLACES:

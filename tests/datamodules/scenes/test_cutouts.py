@@ -80,11 +80,11 @@ def test_the_fingerprint_follows_the_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("row", "error", "words"),
     [
-        ("absent.png,,apple", MissingPathError, "line 3 lists absent.png"),
-        ("disc.png,,unicorn", AnnotationError, "line 3 has the class 'unicorn'"),
-        ("solid.png,,apple", AnnotationError, "line 3 lists solid.png .* is no cut-out"),
-        ("empty.png,,apple", AnnotationError, "line 3 lists empty.png .* is no cut-out"),
-        ("broken.png,,apple", AnnotationError, "line 3 lists broken.png .* cannot be read"),
+        ("absent.png,,apple", MissingPathError, "line 3 .*lists absent.png"),
+        ("disc.png,,unicorn", AnnotationError, "line 3 .*has class 'unicorn'"),
+        ("solid.png,,apple", AnnotationError, "line 3 .*lists solid.png, .*is no cut-out"),
+        ("empty.png,,apple", AnnotationError, "line 3 .*lists empty.png, .*is no cut-out"),
+        ("broken.png,,apple", AnnotationError, "line 3 .*lists broken.png, .*cannot be read"),
     ],
 )
 def test_a_bad_row_is_named_with_its_line(tmp_path, row, error, words):
@@ -94,14 +94,20 @@ def test_a_bad_row_is_named_with_its_line(tmp_path, row, error, words):
 
 
 def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(AnnotationError, match="no column 'coco_class'"):
+    with pytest.raises(AnnotationError, match=r"line 1 .*scenes\.cutouts.* 0 columns 'coco_class'"):
         write_folder(tmp_path, ["disc.png,"], header="file,note")
 
 
 def test_a_missing_folder_or_index_is_named(tmp_path):
-    with pytest.raises(MissingPathError, match="nowhere is not there"):
+    with pytest.raises(MissingPathError, match=r"no folder .*nowhere .*scenes\.cutouts"):
         CutoutFolder(tmp_path / "nowhere", WORDS, 100)
-    with pytest.raises(MissingPathError, match=r"index\.csv is not there"):
+    with pytest.raises(MissingPathError, match=r"holds no index\.csv: set `scenes\.cutouts` to the folder"):
+        CutoutFolder(tmp_path, WORDS, 100)
+
+
+def test_an_index_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "index.csv").write_bytes(b"file,coco_class\n\xff,dog\n")
+    with pytest.raises(AnnotationError, match="is no text"):
         CutoutFolder(tmp_path, WORDS, 100)
 
 
