@@ -49,29 +49,33 @@ class DrawnFolder:
             write(folder)
             (folder / self.note).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
             try:
-                os.replace(folder, self.root)
-            except OSError:
+                os.replace(folder, self.root.resolve())  # a link to a folder stays a link
+            except OSError as error:
                 if not self._is_finished(header):  # another process may have been faster
-                    raise
+                    raise self._unwritable(error) from None
 
     def _draft(self) -> tempfile.TemporaryDirectory[str]:
         try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryDirectory(dir=self.root.parent, prefix=f".{self.root.name}-")
+            root = self.root.resolve()
+            root.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-")
         except OSError as error:
-            raise ConfigError(
-                f"{self.name} cannot be written to {self.root} ({error.strerror}), which root names: "
-                "name a folder that can be written."
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"{self.name} cannot be written to {self.root} ({error.strerror}), which root names: "
+            "name a folder that can be written."
+        )
 
     def _is_finished(self, header: dict[str, Any]) -> bool:
         """Tell whether the data set of this header is there; anything else is refused, never replaced."""
         root = self.root
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             return False
-        if not (root / self.note).is_file():
+        found = self._noted()
+        if found is None:
             raise ConfigError(f"{root} holds something other than {self.name} (root): name a new or an empty folder.")
-        found = json.loads((root / self.note).read_text(encoding="utf-8"))
         for key, wanted in [*header["config"].items(), *header.items()]:
             present = found["config"].get(key, found.get(key))
             if present != wanted and key != "config":
@@ -80,3 +84,11 @@ class DrawnFolder:
                     "name another root or delete the folder."
                 )
         return True
+
+    def _noted(self) -> dict[str, Any] | None:
+        """Return what the note says; None where there is none, or it is not of our writing."""
+        try:
+            found = json.loads((self.root / self.note).read_text(encoding="utf-8"))
+            return found if isinstance(found["config"], dict) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
