@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ GroupSampling = Literal["plain", "group_balanced"]
 class GroupBatchSampler(MixedBatchSampler):
     """Batches of images, drawn plainly, with every group equally likely, or with some images drawn more often.
 
-    Items are those of `MixedBatchSampler`, and so are the shards of processes and the way to resume within an epoch.
+    The shards of processes and the way to resume within an epoch are those of `MixedBatchSampler`. An item is `(number,
+    row)`, where every draw of a run has a number of its own: an image that comes twice in a batch is augmented twice.
 
     Args:
         groups: `[N]` group of each image.
@@ -56,13 +58,17 @@ class GroupBatchSampler(MixedBatchSampler):
             self.mixing = Repeated(copies, **common)
         self._order |= {"sampling": sampling, "errors": len(groups) if copies is None else int(copies.sum())}
 
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in super().__iter__():
+            yield [(number * len(batch) + place, row) for place, (number, row) in enumerate(batch)]
+
 
 class GroupBalanced(Mixing):
     """Every group equally often, those with no image aside; an epoch has as many images as the data set.
 
     The images of a group come from reshuffled passes over it, one after another, that run on from epoch to epoch: the
-    same expected shares as the weighted draw with replacement of WILDS' `uniform_over_groups`, but within a group no
-    image comes again before all have come.
+    same expected shares as the weighted draw with replacement of WILDS' `uniform_over_groups`, but nearly equal shares
+    for the images of a group. The order of an epoch is random, so that an image may come twice in a batch.
 
     Args:
         groups: `[N]` group of each image.

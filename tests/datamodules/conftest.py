@@ -268,7 +268,7 @@ def record(tmp_path):
 
 @pytest.fixture
 def waterbirds(tmp_path):
-    """Return the folder of 24 images of 4 x 4 pixels in Waterbirds' layout, split 16 / 4 / 4, image 3 + i being red i."""
+    """Return the folder of 24 images (4 x 4) in Waterbirds' layout, split 16 / 4 / 4, image 3 + i being red i."""
     folder = tmp_path / "waterbirds"
     (folder / "a").mkdir(parents=True)
     lines = ["img_id,img_filename,y,split,place,place_filename"]

@@ -42,6 +42,18 @@ def test_balanced_batches_mix_the_groups():
     assert sum(shares)[[0, 1, 3]].tolist() in ([21, 21, 22], [21, 22, 21], [22, 21, 21])
 
 
+def test_no_two_draws_of_a_run_have_the_same_number():
+    samplers = [
+        GroupBatchSampler(GROUPS, sampling="group_balanced", batch_size=16, rank=rank, world_size=2) for rank in (0, 1)
+    ]
+    items = []
+    for epoch in range(2):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+            items += [item for batch in sampler for item in batch]
+    assert len({row for _, row in items}) < len(items) == len({number for number, _ in items}) == 128
+
+
 def test_plain_sampling_has_every_image_once():
     drawn = np.concatenate(rows(GroupBatchSampler(GROUPS, batch_size=4)))
     assert sorted(drawn.tolist()) == list(range(64))

@@ -184,6 +184,18 @@ def test_a_split_without_images_is_told_when_it_is_needed(waterbirds):
 def test_a_missing_root_is_told(tmp_path):
     with pytest.raises(MissingPathError, match=r"data\.init_args\.root"):
         module(tmp_path / "none").setup()
+    with pytest.raises(MissingPathError, match=r"holds no metadata\.csv: set `data\.init_args\.root` to the folder"):
+        module(tmp_path).setup()
+
+
+def test_an_image_that_comes_twice_in_a_batch_is_augmented_twice(waterbirds):
+    data = module(waterbirds, sampling="group_balanced", batch_size=16)
+    (batch,) = data.train_dataloader()
+    pixels = {image: [] for image in batch.image_ids.tolist()}
+    for image, value in zip(batch.image_ids.tolist(), batch.pixel_values[:, 1, 0, 0].tolist(), strict=True):
+        pixels[image].append(value)
+    assert max(map(len, pixels.values())) > 1
+    assert all(len(set(values)) == len(values) for values in pixels.values())
 
 
 def test_a_run_resumes_on_the_next_batch(waterbirds, tmp_path):
