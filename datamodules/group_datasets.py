@@ -78,8 +78,8 @@ class EvaluationGroupImages(GroupImages):
 class TrainGroupImages(GroupImages):
     """Images of the training split; an item is a number that seeds the augmentation, together with `seed`, and a row.
 
-    Where an image cannot be read, the next readable one of its group takes its place, so that batches keep their size
-    and groups their shares.
+    Where an image cannot be read, the next readable one of its group takes its place, so that groups keep their shares;
+    one of the others where the group has none, so that batches keep their size and processes keep in step.
 
     Attributes:
         seed: seeds the augmentation.
@@ -102,8 +102,10 @@ class TrainGroupImages(GroupImages):
             return self.processor.train_image(image)
 
     def _substitutes(self, wanted: int) -> Iterator[int]:
-        """Yield the row, then those after it, round to it again, in its group."""
+        """Yield the row, then those after it, round to it again, in its group and then in the others."""
         yield wanted
         groups = self.table.groups[self.rows]
-        members = np.flatnonzero(groups == groups[wanted])
-        yield from np.roll(members, -np.searchsorted(members, wanted) - 1)[:-1].tolist()
+        after = np.roll(np.arange(len(groups)), -wanted)[1:]
+        same = groups[after] == groups[wanted]
+        yield from after[same].tolist()
+        yield from after[~same].tolist()

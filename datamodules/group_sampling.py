@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.errors import ConfigError
 from datamodules.mixing import Mixing
 from datamodules.passes import EndlessPasses, Rows
 from datamodules.sampling import MixedBatchSampler
@@ -50,6 +51,11 @@ class GroupBatchSampler(MixedBatchSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if len(groups) < batch_size * world_size:
+            raise ConfigError(
+                f"{len(groups)} training images do not fill a batch of {batch_size} on each of {world_size} processes: "
+                "lower `data.init_args.batch_size`."
+            )
         super().__init__(len(groups), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         common = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
         if sampling == "group_balanced":

@@ -90,5 +90,5 @@ def test_a_state_of_another_sampling_warns():
 
 
 def test_too_few_images_for_a_batch_are_refused():
-    with pytest.raises(ConfigError, match="batch_size"):
+    with pytest.raises(ConfigError, match=r"^64 training images .* a batch of 65 .*data\.init_args\.batch_size"):
         GroupBatchSampler(GROUPS, sampling="group_balanced", batch_size=65)

@@ -81,6 +81,15 @@ def test_an_unreadable_training_image_is_replaced_within_its_group(waterbirds):
     assert 11 not in drawn
 
 
+def test_training_batches_are_whole_though_no_image_of_a_group_can_be_read(waterbirds):
+    for number in (0, 8):  # both waterbirds on water
+        (waterbirds / "a" / f"{number}.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        drawn = ids(module(waterbirds, batch_size=1, sampling="group_balanced").train_dataloader())
+    assert len(drawn) == 16
+    assert not {3, 11} & set(drawn)
+
+
 def test_an_unreadable_test_image_is_left_out_and_too_many_stop_the_run(waterbirds):
     (waterbirds / "a" / "21.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"21\.png"):
