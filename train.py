@@ -1,9 +1,9 @@
-"""Train and score image-text retrieval models on original and counterfactual pairs.
+"""Train and score image-text models: for retrieval on original and counterfactual pairs, or for classes by groups.
 
 python train.py fit      --config configs/demo.yaml    train, validating after every epoch
 python train.py validate --config ... --ckpt_path ...  score the validation split
 python train.py test     --config ... --ckpt_path ...  score the test split
-python train.py predict  --config ... --ckpt_path ...  embed the test split, into the run folder
+python train.py predict  --config ... --ckpt_path ...  write embeddings, or the classes found, into the run folder
 
 Any key of a config can be given on the command line, such as --data.init_args.ratio 0.2. Several --config files may
 follow each other, the later wins. `fit --help` lists the keys of a run, `fit --model.help CLIP` and
