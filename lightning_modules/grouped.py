@@ -120,7 +120,8 @@ class GroupedModule(ImageTextModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self._attribute_count = len(data.attribute_names)
         names = [f"{label}-{attribute}" for label in data.label_names for attribute in data.attribute_names]
-        self._accuracy = GroupAccuracy(len(names), list(data.train_group_counts), names)
+        counts = list(data.train_group_counts)
+        self._accuracy = GroupAccuracy(len(names), counts if any(counts) else None, names)  # a set may be test alone
 
     def _log_scores(self, stage: str) -> None:
         assert self._accuracy is not None  # noqa: S101 (the epoch has started)

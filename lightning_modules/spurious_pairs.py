@@ -54,17 +54,26 @@ def _read(path: Path, count: int) -> NamePairs:
             f"`model.init_args.spurious_pairs` is {path}, but {path.absolute()} is no file: `python -m synth stats` "
             "writes `images_pairs.csv` with the pairs of a data set."
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if missing := {"a", "b"} - set(rows.fieldnames or ()):
-            raise AnnotationError(
-                f"{path} (key `model.init_args.spurious_pairs`) has no column {' and '.join(sorted(missing))} in its "
-                "first line: take the `images_pairs.csv` of `python -m synth stats`."
-            )
-        found = [[row["a"], row["b"]] for row in islice(rows, count)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = _first_pairs(path, csv.DictReader(file), count)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AnnotationError(
+            f"{path} (key `model.init_args.spurious_pairs`) is no csv file in UTF-8 ({error}): take the "
+            "`images_pairs.csv` of `python -m synth stats`."
+        ) from error
     if not found:
         raise AnnotationError(f"{path} (key `model.init_args.spurious_pairs`) holds no pair below its first line.")
     return found
+
+
+def _first_pairs(path: Path, rows: csv.DictReader[str], count: int) -> NamePairs:
+    if missing := {"a", "b"} - set(rows.fieldnames or ()):
+        raise AnnotationError(
+            f"{path} (key `model.init_args.spurious_pairs`) has no column {' and '.join(sorted(missing))} in its first "
+            "line: take the `images_pairs.csv` of `python -m synth stats`."
+        )
+    return [[row["a"], row["b"]] for row in islice(rows, count)]
 
 
 class SpuriousTerms(nn.Module):

@@ -74,6 +74,16 @@ def test_a_second_evaluation_starts_anew(world: Any, quiet_trainer: Any) -> None
     assert second["test/group/waterbird-water"] == 0
 
 
+@pytest.mark.filterwarnings("ignore:GroupAccuracy leaves out")
+def test_data_without_training_images_have_no_adjusted_average(
+    world: Any, quiet_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "train_group_counts", [0, 0, 0, 0])
+    (scores,) = quiet_trainer().test(Brightness(), datamodule=world, verbose=False)
+    assert scores["test/average"] == 75
+    assert "test/adjusted_average" not in scores
+
+
 def test_predict_writes_all_predictions_and_the_wrong_ones(world: Any, quiet_trainer: Any, tmp_path: Any) -> None:
     quiet_trainer().predict(Brightness(), datamodule=world)
     rows = {name: list(csv.DictReader((tmp_path / f"{name}.csv").open())) for name in ("predictions", "errors")}

@@ -102,6 +102,9 @@ def test_pairs_are_read_from_what_stats_writes(tmp_path: Path) -> None:
     path.write_text("a,b\ndog\n")
     with pytest.raises(ConfigError, match=r"holds \['dog', None\]"):
         read_pairs(str(path), 20)
+    path.write_bytes(b"a,b\n\xff\xfe,dog\n")
+    with pytest.raises(AnnotationError, match="is no csv file in UTF-8"):
+        read_pairs(str(path), 20)
     with pytest.raises(MissingPathError, match="is no file"):
         read_pairs(str(tmp_path / "absent.csv"), 20)
 
