@@ -21,6 +21,7 @@ from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.base import RetrievalModule
 from lightning_modules.callbacks import CalmProgressBar, ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
 from lightning_modules.checkpoints import checkpoint_class
+from lightning_modules.grouped import GroupedModule
 from lightning_modules.image_text import ImageTextModule
 from lightning_modules.resuming import check_resumable
 from lightning_modules.run_folder import forget_run_folder, fresh_run_folder, share_run_folder, wandb_is_offline
@@ -133,7 +134,9 @@ class RetrievalCLI(LightningCLI):
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
         callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable()]
         if isinstance(self.model, RetrievalModule):
-            callbacks += [SaveQueries(), SaveEmbeddings()]
+            callbacks.append(SaveQueries())
+        if not isinstance(self.model, GroupedModule):  # which predicts classes and writes those
+            callbacks.append(SaveEmbeddings())
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):
             callbacks.append(CalmProgressBar())
         trainer.callbacks = callbacks
