@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 _SIDE = 224  # pixels of the longer side of a figure
 _HEAT = np.array([(0, 0, 96), (180, 0, 120), (255, 90, 0), (255, 230, 80)], dtype=np.float64)
 _OUTLINE = "#40ff60"
+_ON_SHEET = 100  # cards: viewers refuse pictures that are much higher, and memory is not for them
 _LINE, _GAP = 18, 8  # pixels: a line of a sheet's text, and what lies between figures
 
 
@@ -109,7 +110,8 @@ def _figure(image: Image.Image, caption: str) -> str:
 
 
 def sheet(cards: Sequence[Card]) -> Image.Image:
-    """Draw cards below each other as one picture: the image, then a map for every model."""
+    """Draw the first 100 cards below each other as one picture: the image, then a map for every model."""
+    cards = cards[:_ON_SHEET]
     rows = [[seen(card.panels[0]), *map(overlay, card.panels)] for card in cards]
     columns = max(map(len, rows))
     height = _SIDE + 2 * _LINE + _GAP

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from datamodules import RetrievalDataModule
 from datamodules.datasets import OriginalImages, RetrievalDataset
+from datamodules.errors import ConfigError, UnreadableImageError
 from datamodules.group_datasets import EvaluationGroupImages
 from datamodules.loaders import evaluation_loaders
 from lightning_modules import ImageTextModule
@@ -36,10 +37,28 @@ def embed_texts(model: ImageTextModule, templates: Sequence[str], names: Sequenc
 
     Returns:
         `[M, D]` unit rows on the device of the model.
+
+    Raises:
+        ConfigError: the model gives what is not finite.
     """
     texts = [template.replace("{}", name) for name in names for template in templates]
     rows = [_encode_texts(model, texts[start : start + _TEXTS]) for start in range(0, len(texts), _TEXTS)]
-    return F.normalize(torch.cat(rows).reshape(len(names), len(templates), -1).mean(dim=1), dim=-1)
+    means = torch.cat(rows).reshape(len(names), len(templates), -1).mean(dim=1)
+    return F.normalize(finite(means, model, "texts"), dim=-1)
+
+
+def finite(values: Tensor, model: ImageTextModule, of: str) -> Tensor:
+    """Return what a model makes of images or texts.
+
+    Raises:
+        ConfigError: some of it is not finite.
+    """
+    if not values.isfinite().all():
+        raise ConfigError(
+            f"{type(model).__name__} makes of {of} what is not finite, as a model does whose training diverged: give "
+            "`--ckpt` another checkpoint."
+        )
+    return values
 
 
 def _encode_texts(model: ImageTextModule, texts: list[str]) -> Tensor:
@@ -62,7 +81,8 @@ def embed_images(model: ImageTextModule, data: Data, rows: NDArray[np.int64]) ->
         `[R, D]` unit rows on the CPU, and `[R]` their image rows: those of `rows` that can be read.
 
     Raises:
-        UnreadableImageError: too many cannot be read.
+        UnreadableImageError: too many cannot be read, or none can.
+        ConfigError: the model gives what is not finite.
     """
     dataset: RetrievalDataset
     if isinstance(data, RetrievalDataModule):
@@ -75,9 +95,11 @@ def embed_images(model: ImageTextModule, data: Data, rows: NDArray[np.int64]) ->
         if batch.pixel_values is not None:
             ids.append(batch.image_ids)
             embeddings.append(model.encode_images(batch.pixel_values.to(model.device)).float().cpu())
+    if not ids:
+        raise UnreadableImageError(f"None of the {len(rows)} images that are asked for can be read: replace the files.")
     order = np.argsort(dataset.image_ids)
     places = np.searchsorted(dataset.image_ids, torch.cat(ids).numpy(), sorter=order)
-    return torch.cat(embeddings), rows[order[places]]
+    return finite(torch.cat(embeddings), model, "images"), rows[order[places]]
 
 
 class Frame:

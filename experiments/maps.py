@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.errors import ConfigError
 from datamodules.processor import find_processor
 from experiments.drawing import Card, Panel, page, sheet
-from experiments.encoding import Frame, embed_texts
+from experiments.encoding import Frame, embed_texts, finite
 from experiments.options import Data, ExperimentParser, load_model, positive, print_table, write_csv, writing_results
 from experiments.subjects import Subject, choose
 from lightning_modules import ImageTextModule
@@ -89,6 +90,9 @@ def main(arguments: list[str]) -> int:
     """
     options, data = _parser().read(arguments)
     subjects = choose(data, options.split, options.classes, options.images, options.seed, options.captions)
+    _check_labels(options.ckpt)
+    with writing_results(options.to):  # before the work, that it is not lost
+        options.to.mkdir(parents=True, exist_ok=True)
     found = [examine(checkpoint, data, subjects, options) for checkpoint in options.ckpt]
     rows = [row for findings in found for row in _rows(findings, subjects)]
     with writing_results(options.to):
@@ -146,7 +150,7 @@ def examine(checkpoint: str, data: Data, subjects: Sequence[Subject], options: N
         texts = torch.stack([embed(subject.text, subject.is_caption) for subject in part])
         on_device = pixels.to(model.device)
         heat = heat or _mapper(model, options, on_device, texts)
-        maps = heat(on_device, texts).cpu()
+        maps = finite(heat(on_device, texts).cpu(), model, "images")
         _note(findings, part, maps, regions)
         for place in range(min(len(part), options.shown - start)):
             picture = frames(images[place].size).shown(pixels[place])
@@ -233,6 +237,14 @@ def label(checkpoint: str) -> str:
     return "/".join(parts[-3:])
 
 
+def _check_labels(checkpoints: Sequence[str]) -> None:
+    labels = [label(checkpoint) for checkpoint in checkpoints]
+    if twice := next((name for name in labels if labels.count(name) > 1), None):
+        raise ConfigError(
+            f"`--ckpt` is given twice for what tables call {twice}: leave one out, or give their folders other names."
+        )
+
+
 def _compared(first: Findings, second: Findings, subjects: Sequence[Subject]) -> str:
     """Say how the mass inside changed from the first checkpoint to another, on the images that both have it for."""
     one, other = np.array(first.inside), np.array(second.inside)
@@ -247,7 +259,6 @@ def _compared(first: Findings, second: Findings, subjects: Sequence[Subject]) ->
 
 
 def _write(options: Namespace, subjects: Sequence[Subject], found: Sequence[Findings], rows: Sequence[Row]) -> None:
-    options.to.mkdir(parents=True, exist_ok=True)
     cards = [
         Card(f"{subject.name}: {subject.text} (image {subject.image_id})", panels)
         for subject, *panels in zip(subjects[: options.shown], *(one.panels for one in found), strict=True)

@@ -48,6 +48,7 @@ class ExperimentParser(FriendlyErrors, argparse.ArgumentParser):
         self.add_argument(
             "--prompt",
             nargs="+",
+            type=template,
             default=[PROMPT],
             metavar="TEXT",
             help=f"what asks for a class, {{}} being its name, or several to take the mean of; default: {PROMPT}",
@@ -66,6 +67,17 @@ class ExperimentParser(FriendlyErrors, argparse.ArgumentParser):
         data.prepare_data()
         data.setup("test")
         return options, data
+
+
+def template(text: str) -> str:
+    """Return the prompt that an option was given.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no place for a name, so that it would say the same of every class.
+    """
+    if "{}" not in text:
+        raise argparse.ArgumentTypeError(f"must have {{}} where the name goes, as in {PROMPT!r}, got {text!r}")
+    return text
 
 
 def positive(text: str) -> int:

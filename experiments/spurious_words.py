@@ -8,6 +8,7 @@ do, those most similar to its prompt. Then each word is scored by how it pulls t
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -19,17 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules import RetrievalDataModule
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError
 from datamodules.grouped import GroupedDataModule
 from datamodules.loaders import rows_of_splits
 from experiments.encoding import embed_images, embed_texts
 from experiments.options import Data, ExperimentParser, load_model, positive, print_table, write_csv, writing_results
 from experiments.subjects import class_indices, grouped_rows
+from lightning_modules.messages import a_few
 from metrics.spurious_words import word_pull
 from metrics.statistics import holm
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
+_LIKE_A_FILE = re.compile(r"[/\\]|\.\w+$")
 _COLUMNS = ("class", "word", "AUC, %", "low", "high", "p", "p, Holm", "errors")
 
 
@@ -73,13 +76,19 @@ def main(arguments: list[str]) -> int:
         UserError: data, checkpoint or words are not there or broken, or a value cannot work.
     """
     options, data = _parser().read(arguments)
+    with writing_results(options.to):  # before the work, that it is not lost
+        options.to.parent.mkdir(parents=True, exist_ok=True)
+        options.to.open("a", encoding="utf-8").close()
     rows = rank(data, options)
     with writing_results(options.to):
-        options.to.parent.mkdir(parents=True, exist_ok=True)
         write_csv(options.to, [Row._fields, *rows])
-    if not rows:
-        print("The model makes no errors that words could align with.")
     print_table(_COLUMNS, _strongest(rows, options.top))
+    asked = options.classes or _class_names(data)
+    if left_out := [name for name in dict.fromkeys(asked) if name not in {row.name for row in rows}]:
+        print(
+            f"Without words: {a_few(left_out, 10)}. No other word was given, or the model calls all images of each "
+            "true class by the class, or none, so that there are no two to compare."
+        )
     print(f"AUC above 50 %: images that are taken for the class are more like the word. All words: {options.to}")
     return 0
 
@@ -137,6 +146,7 @@ def read_words(given: Sequence[str] | None, data: Data) -> list[str]:
 
     Raises:
         ConfigError: there are none, or the file is no text.
+        MissingPathError: what looks like a file is none.
     """
     if given is None:
         return _own_words(data)
@@ -145,6 +155,10 @@ def read_words(given: Sequence[str] | None, data: Data) -> list[str]:
             given = Path(given[0]).read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise ConfigError(f"`--words` {given[0]} is no text in UTF-8: give a file with a word a line.") from error
+    elif len(given) == 1 and _LIKE_A_FILE.search(given[0]):
+        raise MissingPathError(
+            f"`--words` is {given[0]}, but {Path(given[0]).absolute()} is no file: give words or one."
+        )
     words = [word.strip() for word in given if word.strip()]
     if not words:
         raise ConfigError("`--words` holds no word: give some, or a file with one a line.")

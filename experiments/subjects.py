@@ -98,7 +98,10 @@ def choose(
     else:
         found = _Groups(data, split, wanted)
     if not len(found.kinds):
-        raise ConfigError(f"No image of `--split` {split} shows what `--classes` asks for; name another of either.")
+        named = ", with a caption that names it" if captions else ""
+        raise ConfigError(
+            f"No image of `--split` {split} shows what `--classes` asks for{named}; name another of either."
+        )
     return [found.subject(int(place)) for place in _in_turn(found.kinds, seed)[:count]]
 
 
@@ -116,7 +119,7 @@ def class_indices(known: Sequence[str], wanted: Sequence[str] | None) -> NDArray
         if name not in known:
             hint = near(name, known, f"; the data have {a_few(known, 10)}.")
             raise ConfigError(f"`--classes` names {name!r}, which is no class of the data{hint}")
-    return np.arange(len(known)) if wanted is None else np.array([known.index(name) for name in wanted])
+    return np.arange(len(known)) if wanted is None else np.array([known.index(name) for name in dict.fromkeys(wanted)])
 
 
 def grouped_rows(data: GroupedDataModule, split: str) -> NDArray[np.int64]:

@@ -83,8 +83,9 @@ def word_pull(
     Similarities are taken as they are. Centring each image over the words first did not help where the truth is known:
     on Scenes it found the planted partner of a class no more often.
 
-    A word that describes the class itself ("duck" for waterbird) pulls, too, and rightly so: which of the words at the
-    top are spurious is the reader's judgement.
+    A word that describes the class itself ("duck" for waterbird) pulls, too, and rightly so. One that is part of the
+    name of the class ("water") may pull for the sake of its spelling alone. Which of the words at the top are spurious
+    is the reader's judgement.
 
     Source: this project's own definition, after the question of METHODS 7.1; van Elteren 1960 for the weights, DeLong,
     DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating characteristic

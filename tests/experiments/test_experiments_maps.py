@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules.errors import AnnotationError, ConfigError, MissingPathError, UnreadableImageError
 from experiments import maps
 from experiments.__main__ import EXPERIMENTS
 from experiments.__main__ import main as run_experiment
+from experiments.drawing import Card, Panel, sheet
 
 
 @pytest.fixture
@@ -96,11 +98,33 @@ def test_masks_that_do_not_fit_or_are_missing_are_named(run: Any, tmp_path: Path
         (["--method", "rollout"], "no self-attention"),
         (["--layer", "feature"], "did you mean features"),
         (["--to", "/dev/null/maps"], "`--to` /dev/null/maps cannot be written"),
+        (["--ckpt", "after"], "`--ckpt` is given twice for what tables call after"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(run: Any, options: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         run("--ckpt", "after", *options)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(maps, "examine", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(ConfigError, match="cannot be written"):
+        run("--ckpt", "after", "--to", "/dev/null/maps")
+
+
+def test_a_model_that_diverged_is_told(run: Any, load_colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_colours("after")
+    monkeypatch.setattr(maps, "load_model", lambda _: model)
+    broken = model.encode_images
+    monkeypatch.setattr(model, "encode_images", lambda pixels: broken(pixels) * torch.nan)
+    with pytest.raises(ConfigError, match="Colours makes of images what is not finite"):
+        run("--ckpt", "after")
+
+
+def test_a_sheet_holds_no_more_than_100_images() -> None:
+    panel = Panel(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), np.zeros((2, 2), bool), "")
+    few, many = (sheet([Card("", [panel])] * count) for count in (100, 120))
+    assert few.size == many.size
 
 
 @pytest.mark.parametrize(

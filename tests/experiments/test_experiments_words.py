@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, MissingPathError, UnreadableImageError
 from experiments import spurious_words
 
 
@@ -44,7 +45,7 @@ def test_the_ground_that_misleads_the_model_comes_first(run: Any, capsys: Any) -
 
 def test_a_model_that_is_not_misled_has_no_errors_to_align_with(run: Any, capsys: Any) -> None:
     assert run("after", "--words", "land", "water") == []
-    assert "makes no errors" in capsys.readouterr().out
+    assert "Without words: landbird, waterbird." in capsys.readouterr().out
 
 
 def test_words_come_from_a_file_or_from_the_data(run: Any, tmp_path: Path) -> None:
@@ -62,3 +63,47 @@ def test_a_file_without_words_is_refused(run: Any, tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(ConfigError, match="`--words` holds no word"):
         run("before", "--words", str(path))
+
+
+def test_a_class_whose_only_word_is_its_own_is_named(run: Any, capsys: Any) -> None:
+    assert {row["name"] for row in run("before", "--words", "waterbird")} == {"landbird"}
+    assert "Without words: waterbird." in capsys.readouterr().out
+    twice = run("before", "--words", "land", "water", "--classes", "landbird", "landbird")
+    assert [row["word"] for row in twice] == ["land", "water"]
+
+
+@pytest.mark.parametrize("word", ["candidates.txt", "lists/candidates"])
+def test_a_misspelled_file_is_no_word(run: Any, word: str) -> None:
+    with pytest.raises(MissingPathError, match=f"`--words` is {word}, but .* is no file"):
+        run("before", "--words", word)
+
+
+def test_a_prompt_without_a_place_for_the_name_is_refused(run: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run("before", "--prompt", "a photo of a {class}")
+    assert exit_info.value.code == 2
+    assert "must have {} where the name goes" in capsys.readouterr().err
+
+
+def test_a_model_that_diverged_is_told(run: Any, load_colours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_colours("before")
+    monkeypatch.setattr(spurious_words, "load_model", lambda _: model)
+    monkeypatch.setattr(model, "encode_images", lambda pixels: torch.full((len(pixels), 4), torch.nan))
+    with pytest.raises(ConfigError, match="Colours makes of images what is not finite"):
+        run("before", "--words", "land", "water")
+
+
+def test_images_of_which_none_can_be_read_are_told(run: Any, tmp_path: Path) -> None:
+    for number in range(24):
+        (tmp_path / "birds" / f"{number}.png").write_bytes(b"no image")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(UnreadableImageError, match="None of the 24 images"),
+    ):
+        run("before", "--data.init_args.max_unreadable", "30")
+
+
+def test_a_result_that_cannot_be_written_is_told_before_the_work(run: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(spurious_words, "rank", lambda *_: pytest.fail("the work began"))
+    with pytest.raises(ConfigError, match=r"`--to` .* cannot be written"):
+        run("before", "--to", str(tmp_path))
