@@ -25,13 +25,14 @@ from datamodules.errors import ConfigError
 from datamodules.processor import find_processor
 from experiments.drawing import Card, Panel, page, sheet
 from experiments.encoding import Frame, embed_texts, finite
-from experiments.options import Data, ExperimentParser, load_model, positive, print_table, write_csv, writing_results
+from experiments.options import Data, ExperimentParser, load_model, print_table, write_csv
 from experiments.subjects import Subject, choose
 from lightning_modules import ImageTextModule
 from lightning_modules.maps import attention_rollout, find_layer, grad_cam
 from metrics import MapScores
 from metrics.maps import iou, mass_inside
 from metrics.statistics import bootstrap, paired_test
+from synth.finished import positive, writing_results
 
 ALL = "all"
 Heat: TypeAlias = Callable[[Tensor, Tensor], Tensor]

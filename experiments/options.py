@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ from datamodules.errors import ConfigError, MissingPathError
 from datamodules.grouped import GroupedDataModule
 from lightning_modules import ImageTextModule
 from lightning_modules.checkpoints import checkpoint_class
+from synth.finished import from_zero
 
 Data: TypeAlias = RetrievalDataModule | GroupedDataModule
 PROMPT = "a photo of a {}"
@@ -78,28 +78,6 @@ def template(text: str) -> str:
     if "{}" not in text:
         raise argparse.ArgumentTypeError(f"must have {{}} where the name goes, as in {PROMPT!r}, got {text!r}")
     return text
-
-
-def positive(text: str) -> int:
-    """Return the positive integer that an option was given.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
-    return int(text)
-
-
-def from_zero(text: str) -> int:
-    """Return the integer from 0 that an option was given.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer from 0, got {text}")
-    return int(text)
 
 
 def load_data(path: Path, keys: Sequence[str] = ()) -> Data:
@@ -163,19 +141,6 @@ def _build(base: Any, key: str, section: dict[str, Any], keys: Sequence[str] = (
     parser = FriendlyParser()
     parser.add_subclass_arguments(base, key, required=True)
     return parser.instantiate(parser.parse_args([f"--{key}", json.dumps(section), *keys]))[key]
-
-
-@contextmanager
-def writing_results(path: Path) -> Iterator[None]:
-    """Turn what the system says about a path that cannot be written into a sentence about `--to`.
-
-    Raises:
-        ConfigError: the block met an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"`--to` {path} cannot be written ({error.strerror}); name another place.") from error
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

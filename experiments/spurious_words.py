@@ -24,11 +24,12 @@ from datamodules.errors import ConfigError, MissingPathError
 from datamodules.grouped import GroupedDataModule
 from datamodules.loaders import rows_of_splits
 from experiments.encoding import embed_images, embed_texts
-from experiments.options import Data, ExperimentParser, load_model, positive, print_table, write_csv, writing_results
+from experiments.options import Data, ExperimentParser, load_model, print_table, write_csv
 from experiments.subjects import class_indices, grouped_rows
 from lightning_modules.messages import a_few
 from metrics.spurious_words import word_pull
 from metrics.statistics import holm
+from synth.finished import positive, writing_results
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float32]
