@@ -66,13 +66,15 @@ class Findings:
 
     Attributes:
         checkpoint: as it was given.
-        scores: means and counts over all subjects (`ALL`) and over each class or group.
+        overall: means and counts over all subjects.
+        scores: the same over each class or group.
         inside: `[N]` share of each map's mass inside its region, NaN where there is none.
         overlap: `[N]` IoU of each map, NaN where there is no region.
         panels: the first ones, drawn.
     """
 
     checkpoint: str
+    overall: MapScores = field(default_factory=MapScores)
     scores: dict[str, MapScores] = field(default_factory=lambda: defaultdict(MapScores))
     inside: list[float] = field(default_factory=list)
     overlap: list[float] = field(default_factory=list)
@@ -155,9 +157,13 @@ def examine(checkpoint: str, data: Data, subjects: Sequence[Subject], options: N
         _note(findings, part, maps, regions)
         for place in range(min(len(part), options.shown - start)):
             picture = frames(images[place].size).shown(pixels[place])
-            caption = f"{100 * findings.inside[start + place]:.0f} % inside | {label(checkpoint)}"
+            caption = f"{_inside(findings.inside[start + place])} | {label(checkpoint)}"
             findings.panels.append(Panel(picture, maps[place].numpy(), regions[place].numpy(), caption))
     return findings
+
+
+def _inside(share: float) -> str:
+    return "blank, or no region" if math.isnan(share) else f"{100 * share:.0f} % inside"
 
 
 def _mapper(model: ImageTextModule, options: Namespace, pixels: Tensor, texts: Tensor) -> Heat:
@@ -177,7 +183,7 @@ def _text(model: ImageTextModule, prompts: Sequence[str], text: str, is_caption:
 def _note(findings: Findings, subjects: Sequence[Subject], maps: Tensor, regions: Tensor) -> None:
     findings.inside += mass_inside(maps, regions).tolist()
     findings.overlap += iou(maps, regions).tolist()
-    findings.scores[ALL].update(maps, regions)
+    findings.overall.update(maps, regions)
     for place, subject in enumerate(subjects):
         findings.scores[subject.name].update(maps[place : place + 1], regions[place : place + 1])
 
@@ -185,9 +191,10 @@ def _note(findings: Findings, subjects: Sequence[Subject], maps: Tensor, regions
 def _rows(findings: Findings, subjects: Sequence[Subject]) -> list[Row]:
     """Return the means of a checkpoint with their intervals, those over all maps first."""
     rows, names = [], np.array([subject.name for subject in subjects])
-    for name in (ALL, *sorted(findings.scores.keys() - {ALL})):
-        means = {key: value.item() for key, value in findings.scores[name].compute().items()}
-        mine = np.full(len(names), True) if name == ALL else names == name
+    parts = [(ALL, findings.overall, np.full(len(names), True))]
+    parts += [(name, scores, names == name) for name, scores in sorted(findings.scores.items())]
+    for name, scores, mine in parts:
+        means = {key: value.item() for key, value in scores.compute().items()}
         inside, overlap = (_interval(values, subjects, mine) for values in (findings.inside, findings.overlap))
         row = Row(
             checkpoint=label(findings.checkpoint),

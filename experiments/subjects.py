@@ -62,7 +62,7 @@ class Subject:
             mask = open_rgb(self.mask).convert("L")
             if mask.size != size:
                 raise AnnotationError(f"Mask {self.mask} is {mask.size} pixels and its image {size}: replace the mask.")
-            return mask
+            return mask.point(lambda level: 255 * level) if mask.getextrema() == (0, 1) else mask  # some save 0 and 1
         region = Image.new("L", size)
         pen = ImageDraw.Draw(region)
         for x, y, width, height in [] if self.boxes is None else self.boxes.tolist():

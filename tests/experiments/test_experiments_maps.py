@@ -16,6 +16,7 @@ from experiments import maps
 from experiments.__main__ import EXPERIMENTS
 from experiments.__main__ import main as run_experiment
 from experiments.drawing import Card, Panel, sheet
+from experiments.subjects import Subject
 
 
 @pytest.fixture
@@ -77,7 +78,24 @@ def test_without_masks_maps_are_drawn_and_not_scored(run: Any, birds: Path, tmp_
     rows = table(folder / "scores.csv")
     assert {row["mass_inside"] for row in rows} == {"nan"}
     assert {row["maps"] for row in rows} == {"0"}
+    assert "nan %" not in (folder / "maps.html").read_text()
     assert "too few maps" in capsys.readouterr().out
+
+
+def test_masks_of_0_and_1_are_masks_too(run: Any, tmp_path: Path) -> None:
+    expected = table(run("--ckpt", "after") / "scores.csv")
+    for path in (tmp_path / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    assert table(run("--ckpt", "after") / "scores.csv") == expected
+
+
+def test_a_class_that_is_called_all_is_counted_once() -> None:
+    findings = maps.Findings("before")
+    subjects = [Subject(row, row, "all", "a photo of all") for row in range(3)]
+    region = torch.zeros(3, 4, 4, dtype=torch.bool)
+    region[:, :2] = True
+    maps._note(findings, subjects, torch.ones(3, 4, 4), region)
+    assert [(row.of, row.maps, row.mass_inside) for row in maps._rows(findings, subjects)] == [("all", 3, 50.0)] * 2
 
 
 def test_masks_that_do_not_fit_or_are_missing_are_named(run: Any, tmp_path: Path) -> None:
