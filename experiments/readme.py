@@ -1,0 +1,65 @@
+"""`python -m experiments readme`: put the tables below `results` into README.md, or check that they stand there.
+
+A table's place in the README is a comment with the path of its file, and one that ends it:
+
+    <!-- results/scenes-small/table1.md -->
+    <!-- end of results/scenes-small/table1.md -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from cli import FriendlyErrors
+from datamodules.errors import ConfigError, MissingPathError
+
+_PLACE = re.compile(r"<!-- (results/\S+) -->\n(.*?)<!-- end of \1 -->", re.DOTALL)
+
+
+class _Parser(FriendlyErrors, argparse.ArgumentParser):
+    pass
+
+
+def main(arguments: list[str]) -> int:
+    """Fill the places of a page, or check them.
+
+    Args:
+        arguments: what stands behind `python -m experiments readme`.
+
+    Raises:
+        MissingPathError: the page, or a file that it names, is not there.
+        ConfigError: with `--check`, what stands in the page is not what the files hold.
+    """
+    parser = _Parser(prog="python -m experiments readme", description="Put tables of results into a page.")
+    parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
+    parser.add_argument("--check", action="store_true", help="change nothing, and fail where the page is out of date")
+    options = parser.parse_args(arguments)
+    text = _read(options.page)
+    stale: list[str] = []
+    filled = _PLACE.sub(lambda found: _filled(found, options.page, stale), text)
+    if options.check and stale:
+        raise ConfigError(
+            f"{options.page} does not hold what {' and '.join(stale)} say: run `python -m experiments readme`."
+        )
+    if not options.check:
+        options.page.write_text(filled, encoding="utf-8")
+    print(f"{options.page}: {len(_PLACE.findall(text))} tables, {len(stale)} of them changed.")
+    return 0
+
+
+def _filled(found: re.Match[str], page: Path, stale: list[str]) -> str:
+    path, there = found.groups()
+    held = _read(page.parent / path)
+    if there.strip() != held.strip():
+        stale.append(path)
+    return f"<!-- {path} -->\n\n{held.strip()}\n\n<!-- end of {path} -->"
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise MissingPathError(
+            f"{path} is no file: give the page with `--page`, and make tables by the commands first."
+        )
+    return path.read_text(encoding="utf-8")

@@ -1,0 +1,44 @@
+"""Tables of results in a page: filled in, kept, and found out of date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import ConfigError, MissingPathError
+from experiments.readme import main
+
+ROOT = Path(__file__).parents[2]
+PAGE = "# Page\n\n<!-- results/a.md -->\nold\n<!-- end of results/a.md -->\n\nafter\n"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.md").write_text("| 1 |\n|---|\n")
+    path = tmp_path / "PAGE.md"
+    path.write_text(PAGE)
+    return path
+
+
+def test_a_place_is_filled_once_and_then_agrees(page: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not hold what results/a\.md"):
+        main(["--page", str(page), "--check"])
+    assert page.read_text() == PAGE
+    assert main(["--page", str(page)]) == 0
+    filled = page.read_text()
+    assert filled == PAGE.replace("old\n", "\n| 1 |\n|---|\n\n")
+    assert main(["--page", str(page), "--check"]) == 0
+    assert main(["--page", str(page)]) == 0
+    assert page.read_text() == filled
+
+
+def test_a_file_that_is_not_there_is_named(page: Path) -> None:
+    (page.parent / "results" / "a.md").unlink()
+    with pytest.raises(MissingPathError, match=r"results/a\.md is no file"):
+        main(["--page", str(page)])
+
+
+def test_the_readme_holds_the_results_of_this_repository() -> None:
+    assert main(["--page", str(ROOT / "README.md"), "--check"]) == 0
