@@ -75,7 +75,7 @@ def compare(first: Path, second: Path, options: Options) -> list[Difference]:
     """
     pairs = {name: (read(one), read(other)) for name, (one, other) in _pairs(first, second).items()}
     for one, other in pairs.values():
-        _check_comparable(one, other)
+        check_comparable(one, other)
     rows = [row for name, pair in pairs.items() for row in _differences(name, *pair, options)]
     corrected = iter(holm([row.p_value for row in rows if row.changed]).tolist())
     return [row._replace(p_holm=next(corrected)) if row.changed else row for row in rows]
@@ -137,8 +137,12 @@ def _plain(numbers: Any) -> list[Any]:
     return plain
 
 
-def _check_comparable(first: PerQuery, second: PerQuery) -> None:
-    """Refuse two files whose difference would not be that of the models."""
+def check_comparable(first: PerQuery, second: PerQuery) -> None:
+    """Refuse two files whose difference would not be that of the models.
+
+    Raises:
+        PerQueryError: They hold other queries, queries that differ in what was asked, or other measures.
+    """
     for what, one, other in _settings(first, second):
         if one != other:
             raise _incomparable(first, second, f"{what} differ, {shortened(one)} and {shortened(other)}")

@@ -81,6 +81,34 @@ def bootstrap(
     return Interval(*(_like(given, found) for found in (rows.mean(axis=0), low, high)))
 
 
+def resampled_means(
+    values: Values, groups: Values | None = None, *, resamples: int = 10_000, seed: int = 0
+) -> FloatArray:
+    """Return the mean over queries in every draw that `bootstrap` takes its interval from.
+
+    All measures share the draws, so that what is computed from several means, such as a ratio, has an interval too.
+
+    Args:
+        values: `[Q]` or `[Q, M]` numbers, one row per query, one column per measure.
+        groups: `[Q]` integers or strings: queries that are not independent share one.
+        resamples: Number of draws, R.
+        seed: Same seed, same draws.
+
+    Returns:
+        `[R, M]` float64; one column for values `[Q]`.
+
+    Raises:
+        ValueError: As `bootstrap`.
+
+    Example:
+        >>> resampled_means([[1, 2], [3, 6]], resamples=3).tolist()
+        [[3.0, 6.0], [2.0, 4.0], [1.0, 2.0]]
+    """
+    rows = _rows("values", as_array(values))
+    _check_options(resamples, 0.5, seed)
+    return _means_of_draws(*_by_group(rows, groups), resamples, seed)
+
+
 def paired_test(
     first: Values,
     second: Values,
@@ -197,14 +225,18 @@ def _by_group(rows: FloatArray, groups: Values | None) -> tuple[FloatArray, Floa
 
 def _percentiles(sums: FloatArray, sizes: FloatArray, resamples: int, confidence: float, seed: int) -> FloatArray:
     """Return the ends `[2, M]` of the interval."""
+    tail = (1 - confidence) / 2
+    return np.quantile(_means_of_draws(sums, sizes, resamples, seed), [tail, 1 - tail], axis=0)
+
+
+def _means_of_draws(sums: FloatArray, sizes: FloatArray, resamples: int, seed: int) -> FloatArray:
     generator, means = np.random.default_rng(seed), []
     for count in _batches(resamples, len(sizes)):
         drawn = generator.integers(len(sizes), size=(count, len(sizes)))
         drawn += np.arange(count)[:, None] * len(sizes)
         times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
         means.append(_totals(times, sums) / _totals(times, sizes[None]))
-    tail = (1 - confidence) / 2
-    return np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    return np.concatenate(means)
 
 
 def _sign_flip_p(sums: FloatArray, resamples: int, seed: int) -> FloatArray:
