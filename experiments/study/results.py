@@ -1,0 +1,180 @@
+"""What the cells of a study found, query by query, checked to be of the same queries and gallery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import ConfigError
+from metrics.compare import check_comparable
+from metrics.per_query import PerQuery, PerQueryError, read
+
+if TYPE_CHECKING:
+    from experiments.study.cells import Cell
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+RERANKED = "reranked/"
+"""What the names of measures after re-ranking start with."""
+
+_KINDS = {"odmap": "", "i2t": "i2t/", "t2i": "t2i/"}  # files, and what the names of their measures start with
+_WAYS = ("i2t", "t2i")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Measures over the same queries.
+
+    Attributes:
+        measures: M names.
+        values: `[S, Q, M]` in per cent.
+        groups: `[Q]`: queries that are not independent share one.
+    """
+
+    measures: tuple[str, ...]
+    values: FloatArray
+    groups: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one row of one model found.
+
+    Attributes:
+        seeds: S seeds, ascending.
+        blocks: no measure is in two of them.
+        single: scores without a value per query, `[S]` each.
+    """
+
+    seeds: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    single: dict[str, FloatArray]
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its scores start with: those after re-ranking where the model re-ranks."""
+        reranks = any(measure.startswith(RERANKED) for block in self.blocks for measure in block.measures)
+        return RERANKED if reranks else ""
+
+    def at(self, seeds: Sequence[int]) -> Scores:
+        """Return the same of some of the seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        blocks = (Block(block.measures, block.values[rows], block.groups) for block in self.blocks)
+        return Scores(tuple(seeds), tuple(blocks), {name: values[rows] for name, values in self.single.items()})
+
+    def __getitem__(self, measure: str) -> FloatArray:
+        """Return one measure, `[S, Q]`."""
+        for block in self.blocks:
+            if measure in block.measures:
+                return block.values[..., block.measures.index(measure)]
+        raise KeyError(measure)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the cells of a study found.
+
+    Attributes:
+        scores: by name of model and name of row; a row of which no cell is there is left out.
+        missing: the cells that are not there.
+        sizes: how many queries ODmAP was asked, and how many captions its gallery holds; empty without a cell.
+        records: how the cells were made, one each.
+    """
+
+    scores: dict[tuple[str, str], Scores]
+    missing: tuple[Cell, ...]
+    sizes: dict[str, int]
+    records: tuple[dict[str, Any], ...]
+
+
+def load(root: Path, cells: Iterable[Cell]) -> Results:
+    """Read what the cells of a study found.
+
+    `rsum` has a value per image, whose mean over the images is the sum of the six recalls. Measures after re-ranking
+    start with `reranked/`.
+
+    Args:
+        root: folder of the study.
+        cells: those of a table; those that are not finished are listed as missing.
+
+    Raises:
+        ConfigError: a file of results cannot be used, or two cells were not tested on the same queries and gallery.
+    """
+    found: dict[tuple[str, str], dict[int, _Files]] = {}
+    missing, records, first = [], [], {}
+    for cell in cells:
+        result = cell.read(root)
+        if result is None:
+            missing.append(cell)
+            continue
+        try:
+            files = _files(cell.folder(root) / result["results"])
+            for name, file in files.items():
+                check_comparable(first.setdefault(name, file), file)
+        except PerQueryError as error:
+            raise ConfigError(f"Results of a study cannot be used: {error}") from error
+        found.setdefault((cell.model.name, cell.row.name), {})[cell.seed] = files
+        records.append(result["record"])
+    scores = {place: _scores(dict(sorted(seeds.items()))) for place, seeds in found.items()}
+    return Results(scores, tuple(missing), _sizes(first), tuple(records))
+
+
+_Files: TypeAlias = dict[str, PerQuery]
+
+
+def _files(folder: Path) -> _Files:
+    """Return the files of one cell by kind; those of re-ranking only where there are."""
+    files = {kind: read(folder / f"{kind}.parquet") for kind in _KINDS}
+    for kind in _KINDS:
+        if (path := folder / f"reranked-{kind}.parquet").exists():
+            files[f"{RERANKED}{kind}"] = read(path)
+    return files
+
+
+def _scores(seeds: dict[int, _Files]) -> Scores:
+    kinds = [kind for kind in next(iter(seeds.values())) if all(kind in files for files in seeds.values())]
+    blocks = {kind: _block(kind, [files[kind] for files in seeds.values()]) for kind in kinds}
+    prefixes = [prefix for prefix in ("", RERANKED) if f"{prefix}odmap" in kinds]
+    sums = [_rsum(f"{prefix}rsum", [blocks[prefix + way] for way in _WAYS]) for prefix in prefixes]
+    single = {
+        f"{prefix}hubs/distinct@1": np.array([_distinct(files[f"{prefix}odmap"]) for files in seeds.values()])
+        for prefix in prefixes
+    }
+    return Scores(tuple(seeds), (*blocks.values(), *sums), single)
+
+
+def _block(kind: str, files: Sequence[PerQuery]) -> Block:
+    first = files[0]
+    prefix, name = (RERANKED, kind.removeprefix(RERANKED)) if kind.startswith(RERANKED) else ("", kind)
+    measures = tuple(f"{prefix}{_KINDS[name]}{measure}" for measure in first.measures)
+    groups = np.arange(len(first.ids)) if first.groups is None else first.groups
+    return Block(measures, np.stack([file.values(first.measures) for file in files]), groups)
+
+
+def _rsum(name: str, ways: Sequence[Block]) -> Block:
+    """Return what every image adds to the sum of the recalls, scaled so that the mean over images is that sum."""
+    images = np.unique(np.concatenate([block.groups for block in ways]))
+    values = np.zeros((len(ways[0].values), len(images)))
+    for block in ways:
+        member = np.searchsorted(images, block.groups)
+        parts = block.values.sum(axis=2) * len(images) / len(block.groups)
+        values += np.stack([np.bincount(member, part, len(images)) for part in parts])
+    return Block((name,), values[..., None], images)
+
+
+def _distinct(file: PerQuery) -> float:
+    """Return how many captions are at the first rank, per query and in per cent (metrics.functional.hubness)."""
+    from pyarrow import compute
+
+    return 100 * len(compute.list_element(file.table["retrieved_ids"], 0).unique()) / len(file.ids)
+
+
+def _sizes(files: _Files) -> dict[str, int]:
+    if "odmap" not in files:
+        return {}
+    return {"queries": len(files["odmap"].ids), "gallery": int(files["odmap"].about["gallery"])}
