@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.statistics import bootstrap, holm, paired_test
+from metrics.statistics import bootstrap, holm, paired_test, resampled_means
 
 PROJECT = Path(__file__).parents[2]
 
@@ -45,6 +45,16 @@ def test_equals_scipys_percentile_interval():
     # Monte Carlo error of a 2.5 % quantile of 5,000 normal draws: 0.04 standard errors
     np.testing.assert_allclose([ours.low, ours.high], theirs.confidence_interval, atol=0.2 * error)
     assert ours.high - ours.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_the_draws_are_those_of_the_interval_and_shared_by_all_measures():
+    values, groups = skewed(60, seed=2, measures=2), np.arange(60) // 3
+    draws = resampled_means(np.column_stack([values, values.sum(axis=1)]), groups, resamples=500, seed=4)
+    found = bootstrap(values, groups, resamples=500, seed=4)
+    np.testing.assert_array_equal(np.quantile(draws[:, :2], [0.025, 0.975], axis=0), [found.low, found.high])
+    np.testing.assert_allclose(draws[:, 2], draws[:, 0] + draws[:, 1])
+    with pytest.raises(ValueError, match="resamples"):
+        resampled_means(values, groups, resamples=0)
 
 
 def test_groups_are_drawn_as_wholes():
