@@ -51,7 +51,7 @@ def test_the_draws_are_those_of_the_interval_and_shared_by_all_measures():
     values, groups = skewed(60, seed=2, measures=2), np.arange(60) // 3
     draws = resampled_means(np.column_stack([values, values.sum(axis=1)]), groups, resamples=500, seed=4)
     found = bootstrap(values, groups, resamples=500, seed=4)
-    np.testing.assert_array_equal(np.quantile(draws[:, :2], [0.025, 0.975], axis=0), [found.low, found.high])
+    np.testing.assert_allclose(np.quantile(draws[:, :2], [0.025, 0.975], axis=0), [found.low, found.high])
     np.testing.assert_allclose(draws[:, 2], draws[:, 0] + draws[:, 1])
     with pytest.raises(ValueError, match="resamples"):
         resampled_means(values, groups, resamples=0)
