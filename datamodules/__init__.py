@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule
     from datamodules.flickr30k import Flickr30kDataModule
     from datamodules.grouped import GroupedDataModule
+    from datamodules.image_folder import FolderDataModule
     from datamodules.scenes import ScenesDataModule
     from datamodules.scenes.birds import BirdCaptionsDataModule, BirdScenesDataModule
     from datamodules.waterbirds import WaterbirdsDataModule
@@ -20,6 +21,7 @@ _HOMES = {
     "BirdScenesDataModule": "datamodules.scenes.birds",
     "CocoDataModule": "datamodules.coco",
     "Flickr30kDataModule": "datamodules.flickr30k",
+    "FolderDataModule": "datamodules.image_folder",
     "GroupedDataModule": "datamodules.grouped",
     "RetrievalBatch": "datamodules.batch",
     "RetrievalDataModule": "datamodules.base",
@@ -32,6 +34,7 @@ __all__ = [
     "BirdScenesDataModule",
     "CocoDataModule",
     "Flickr30kDataModule",
+    "FolderDataModule",
     "GroupedDataModule",
     "RetrievalBatch",
     "RetrievalDataModule",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from datamodules.cache import cache_root, content_hash, hash_of
 from datamodules.errors import AnnotationError
 from datamodules.image_files import header_sizes, locate
-from datamodules.instances import InstanceColumns, fit_boxes, read_instances
+from datamodules.instances import InstanceColumns, object_columns, read_instances
 from datamodules.karpathy import KarpathyColumns, read_karpathy
 from datamodules.parsed_once import Columns, parsed_once
 from datamodules.sources import existing_file, existing_folder, rows_of
@@ -72,7 +72,7 @@ def _parse(karpathy: Path, instances: Sequence[Path], root: Path | None, class_n
     if root is not None and len(unknown):
         sizes[unknown] = header_sizes(root, [files[row] for row in unknown])
     if instances:
-        objects = _objects(read.image_ids, sizes, boxes)
+        objects = object_columns(boxes, rows_of(read.image_ids, boxes.object_image_ids), sizes)
     images = {"image_id": read.image_ids, "file": files, "split": read.split_codes}
     captions = {"caption_id": read.caption_ids, "image": read.caption_images, "text": read.texts}
     return Columns(images | {"width": sizes[:, 0], "height": sizes[:, 1]}, captions, objects, read.splits)
@@ -93,18 +93,3 @@ def _sizes(read: KarpathyColumns, instances: InstanceColumns) -> NDArray[np.int3
                 f"the instances files {files}: add the file that holds them to the config key `instances`."
             )
     return np.where(rows[:, None] >= 0, instances.sizes[rows], 0)
-
-
-def _objects(image_ids: NDArray[np.int64], sizes: NDArray[np.int32], instances: InstanceColumns) -> Mapping[str, Any]:
-    """Return the columns of the objects of these images, grouped by image, else in the order of the files."""
-    image_rows = rows_of(image_ids, instances.object_image_ids)
-    order = np.argsort(image_rows, kind="stable")
-    order = order[np.searchsorted(image_rows[order], 0) :]
-    image_rows = image_rows[order]
-    return {
-        "image": image_rows,
-        "category": instances.categories[order],
-        "box": fit_boxes(instances, order, sizes[image_rows]),
-        "crowd": instances.crowds[order],
-        "segmentation": instances.segmentations[order],
-    }

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class InstanceColumns:
         paths: the files.
         image_ids: `[I]` ids.
         sizes: `[I, 2]` width and height in pixels, 0 where the file gives none.
+        files: I file names, "" where the file gives none.
         annotation_ids: `[O]` ids, unique.
         object_image_ids: `[O]` id of the image.
         categories: `[O]` class index.
@@ -41,6 +42,7 @@ class InstanceColumns:
     paths: tuple[Path, ...]
     image_ids: NDArray[np.int64]
     sizes: NDArray[np.int32]
+    files: NDArray[np.object_]
     annotation_ids: NDArray[np.int64]
     object_image_ids: NDArray[np.int64]
     categories: NDArray[np.int16]
@@ -79,6 +81,7 @@ def _read_file(path: Path, class_names: Sequence[str], origin: int) -> dict[str,
     return {
         "image_ids": image_ids,
         "sizes": _sizes(images, path),
+        "files": np.array([str(entry.get("file_name") or "") for entry in images], object),
         "annotation_ids": ids,
         "object_image_ids": object_image_ids,
         "categories": _classes(annotations, _class_of_category(data["categories"], class_names, path), path),
@@ -137,12 +140,23 @@ def _class_of_category(
     names, ids = column(categories, "name", what), column(categories, "id", what)
     for name in names:
         if name not in index:
-            near = difflib.get_close_matches(str(name), class_names) or list(class_names)[:3]
-            raise AnnotationError(
-                f"{what} {name!r} is none of the {len(class_names)} known classes (nearest: {', '.join(near)}): rename "
-                "it in the file or use a phrase matcher that knows it."
-            )
+            raise unknown_class(what, name, class_names)
     return {number: index[name] for number, name in zip(ids, names, strict=True)}
+
+
+def unknown_class(what: str, name: object, class_names: Sequence[str]) -> AnnotationError:
+    """Return the error of a category that is no class.
+
+    Args:
+        what: file and place of the category.
+        name: what it is called there.
+        class_names: names of the C classes.
+    """
+    near = difflib.get_close_matches(str(name), class_names) or list(class_names)[:3]
+    return AnnotationError(
+        f"{what} {name!r} is none of the {len(class_names)} known classes (nearest: {', '.join(near)}): rename "
+        "it in the file or use a phrase matcher that knows it."
+    )
 
 
 def _classes(annotations: Sequence[Mapping[str, Any]], class_of: Mapping[int, int], path: Path) -> NDArray[np.int16]:
@@ -162,14 +176,15 @@ def _boxes(annotations: Sequence[Mapping[str, Any]], path: Path) -> NDArray[np.f
     try:
         return np.array(boxes, np.float64).reshape(len(boxes), 4)
     except (TypeError, ValueError):
-        odd = next(rank for rank, box in enumerate(boxes) if not _is_box(box))
+        odd = next(rank for rank, box in enumerate(boxes) if not is_box(box))
         raise AnnotationError(
             f"{path.absolute()}: annotation {annotations[odd]['id']} of image {annotations[odd]['image_id']} has the "
             f"`bbox` {boxes[odd]!r}, expected are four numbers (x, y, width, height): mend or remove it."
         ) from None
 
 
-def _is_box(box: Any) -> bool:
+def is_box(box: Any) -> bool:
+    """Return whether a value is a list of four numbers."""
     return isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)
 
 
@@ -181,21 +196,51 @@ def _segmentation(annotation: Mapping[str, Any]) -> str:
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
-def fit_boxes(instances: InstanceColumns, objects: NDArray[np.int64], sizes: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the boxes of some objects, cut at the border of their images.
+def object_columns(
+    instances: InstanceColumns, image_rows: NDArray[np.int64], sizes: NDArray[np.int32]
+) -> Mapping[str, Any]:
+    """Return the columns of the objects as `Tables.write` takes them: grouped by image, else in the order of the files.
 
     Args:
-        instances: the columns.
-        objects: `[P]` rows of the objects.
+        instances: O objects.
+        image_rows: `[O]` row of the image of each, -1 for an object that is left out.
+        sizes: `[N, 2]` width and height of the images, 0 where unknown (such a box is not cut).
+
+    Raises:
+        AnnotationError: a box cannot be one, see `fit_boxes`.
+    """
+    order = np.argsort(image_rows, kind="stable")
+    order = order[np.searchsorted(image_rows[order], 0) :]
+    rows = image_rows[order]
+
+    def bad(box: int, fault: str, count: int) -> AnnotationError:
+        return _bad_box(instances, int(order[box]), fault, sizes[rows[box]], count)
+
+    return {
+        "image": rows,
+        "category": instances.categories[order],
+        "box": fit_boxes(instances.boxes[order], sizes[rows], bad),
+        "crowd": instances.crowds[order],
+        "segmentation": instances.segmentations[order],
+    }
+
+
+def fit_boxes(
+    boxes: NDArray[np.float64], sizes: NDArray[np.int32], bad: Callable[[int, str, int], AnnotationError]
+) -> NDArray[np.float64]:
+    """Return boxes cut at the border of their images.
+
+    Args:
+        boxes: `[P, 4]` float64, x, y, width, height in pixels.
         sizes: `[P, 2]` width and height of their images, 0 where unknown (such a box is not cut).
+        bad: makes the error from the first row with a fault, the fault, and how many boxes have it.
 
     Returns:
-        `[P, 4]` float64; boxes that lie inside are as in the file to the last bit.
+        `[P, 4]` float64; boxes that lie inside are as they were to the last bit.
 
     Raises:
         AnnotationError: a box is not finite, has a negative side or sticks out by more than `TOLERANCE`.
     """
-    boxes = instances.boxes[objects]
     limits = np.where(sizes > 0, sizes, np.inf)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     faults = {
@@ -204,9 +249,9 @@ def fit_boxes(instances: InstanceColumns, objects: NDArray[np.int64], sizes: NDA
         "lies outside the image": (low < -TOLERANCE) | (high > limits + TOLERANCE),
     }
     for fault, found in faults.items():
-        bad = np.flatnonzero(found.any(axis=1))
-        if len(bad):
-            raise _bad_box(instances, int(objects[bad[0]]), fault, sizes[bad[0]], len(bad))
+        rows = np.flatnonzero(found.any(axis=1))
+        if len(rows):
+            raise bad(int(rows[0]), fault, len(rows))
     outside = ((low < 0) | (high > limits)).any(axis=1, keepdims=True)
     start, end = np.clip(low, 0, limits), np.clip(high, 0, limits)
     return np.where(outside, np.concatenate([start, end - start], axis=1), boxes)

@@ -1,6 +1,5 @@
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import AnnotationError
-from datamodules.instances import InstanceColumns, fit_boxes
+from datamodules.instances import fit_boxes
 
 
 def boxes(tiny):
@@ -91,24 +90,16 @@ def side(low, high):
 def test_a_box_is_cut_to_what_lies_in_the_image_or_refused(values):
     array = np.array(values)
     count = len(array)
-    instances = InstanceColumns(
-        paths=(Path("a.json"),),
-        image_ids=np.array([1]),
-        sizes=np.array([[10, 10]], np.int32),
-        annotation_ids=np.arange(count),
-        object_image_ids=np.ones(count, np.int64),
-        categories=np.zeros(count, np.int16),
-        boxes=array,
-        crowds=np.zeros(count, np.uint8),
-        segmentations=np.array([""] * count, object),
-        origins=np.zeros(count, np.int16),
-    )
     sizes = np.full((count, 2), 10, np.int32)
+
+    def bad(row, fault, count):
+        return AnnotationError(f"{values[row]} {fault}, {count}")
+
     if any(x + w > 11 or y + h > 11 for x, y, w, h in values):
         with pytest.raises(AnnotationError, match="outside"):
-            fit_boxes(instances, np.arange(count), sizes)
+            fit_boxes(array, sizes, bad)
         return
-    for (x, y, w, h), fitted in zip(values, fit_boxes(instances, np.arange(count), sizes), strict=True):
+    for (x, y, w, h), fitted in zip(values, fit_boxes(array, sizes, bad), strict=True):
         if x >= 0 and y >= 0 and x + w <= 10 and y + h <= 10:
             assert fitted.tolist() == [x, y, w, h]
         left, top = min(max(x, 0), 10), min(max(y, 0), 10)
