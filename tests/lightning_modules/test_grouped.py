@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from typing import Any
 
 import pytest
@@ -90,6 +91,19 @@ def test_predict_writes_all_predictions_and_the_wrong_ones(world: Any, quiet_tra
     assert [int(row["image_id"]) for row in rows["predictions"]] == list(range(8))
     assert rows["errors"] == [rows["predictions"][2], rows["predictions"][7]]
     assert rows["errors"][0] == {"image_id": "2", "label": "0", "attribute": "0", "predicted": "1"}
+
+
+def test_an_image_that_comes_twice_is_written_once_as_it_is_scored(
+    world: Any, quiet_trainer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (first, *_) = Brightness(), world.predict_dataloader()
+    again = dataclasses.replace(first, pixel_values=1 - first.pixel_values)  # at a threshold a batch may decide
+    monkeypatch.setattr(
+        world, "predict_dataloader", lambda: torch.utils.data.DataLoader([first, again], batch_size=None)
+    )
+    quiet_trainer().predict(model, datamodule=world)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [(row["image_id"], row["predicted"]) for row in rows] == [("0", "0"), ("1", "0"), ("2", "1")]
 
 
 def test_data_without_groups_is_refused(world: Any, quiet_trainer: Any) -> None:
