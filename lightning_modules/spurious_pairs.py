@@ -139,6 +139,9 @@ class SpuriousTerms(nn.Module):
             prompts: `[K * T, D]` unit rows, the embeddings of `tokens`.
             scale: scalar, the inverse temperature.
             image_ids: `[B]` int64, all of training images.
+
+        Raises:
+            ValueError: an image is none of those that `prepare` was told of.
         """
         texts = prototypes(prompts.view(len(self.names), len(self.templates), -1))
         terms = {}
@@ -152,7 +155,10 @@ class SpuriousTerms(nn.Module):
     def _shown(self, image_ids: Tensor) -> Tensor:
         self._table = self._table[0].to(image_ids.device), self._table[1].to(image_ids.device)
         ids, shown = self._table
-        return shown[torch.searchsorted(ids, image_ids)]
+        places = torch.searchsorted(ids, image_ids).clamp(max=len(ids) - 1)
+        if (unknown := image_ids[ids[places] != image_ids]).numel():
+            raise ValueError(f"Image {int(unknown[0])} is no training image of the data: what it shows is not known.")
+        return shown[places]
 
     def weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the terms times their weights."""

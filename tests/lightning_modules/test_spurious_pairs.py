@@ -87,6 +87,20 @@ def test_the_terms_are_added_by_their_weights(
     assert seen["train/spurious_language"].item() == pytest.approx(language.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("unknown", [-1, 7, 20])
+def test_an_image_that_the_data_has_not_told_of_is_refused(
+    tiny_clip: Any, data: Any, monkeypatch: pytest.MonkeyPatch, unknown: int
+) -> None:
+    ids, shown = np.array([0, 5, 9]), data.shown_classes()[1][:3]
+    monkeypatch.setattr(data, "shown_classes", lambda: (ids, shown))
+    terms = tiny_clip(spurious_pairs=[["dog", "frisbee"]], spurious_weight=1.0).spurious
+    terms.prepare(data, lambda texts: torch.zeros(len(texts), 1, dtype=torch.int64))
+    seen = _unit(2, 0), _unit(2, 1), torch.tensor(5.0)
+    assert terms(*seen, torch.tensor([9, 0]))["spurious"] > 0
+    with pytest.raises(ValueError, match=f"Image {unknown} is no training image"):
+        terms(*seen, torch.tensor([0, unknown]))
+
+
 def test_pairs_are_read_from_what_stats_writes(tmp_path: Path) -> None:
     path = tmp_path / "images_pairs.csv"
     with path.open("w", newline="") as file:
