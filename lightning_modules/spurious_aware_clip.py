@@ -26,6 +26,8 @@ from lightning_modules.prompts import checked_names, checked_templates, clip_tem
 
 _MAX_LOG_SCALE = math.log(100)  # the bound of Radford et al. 2021, section 2.5
 _PROMPTS_AT_ONCE = 256  # where there is no gradient
+_OF_WORDS = {"language", "orthogonal"}  # terms that images have no part in
+_UNSCALED = {*_OF_WORDS, "image"}
 _PROJECTIONS = (
     *("model.visual.attnpool.*", "model.visual.proj", "model.visual.head.*"),
     *("model.text_projection*", "model.text.text_projection*", "model.text.proj.*"),
@@ -62,7 +64,8 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         group_dro_step: step size of the weights of group DRO.
         trained: shell patterns of the names of parameters that are trained, all others are frozen; None: the
             projections into the common space, those of images (attention pool, `proj` or head) and of texts; `["*"]`:
-            everything. The scale of the cosines is one of them (`model.logit_scale`).
+            everything. The scale of the cosines is one of them (`model.logit_scale`). What no term of the loss depends
+            on is frozen in any case.
         scale: what cosines are multiplied by at first, up to 100; None: what the weights bring.
         freeze_statistics: whether the running statistics of BatchNorm rest in trained layers, too.
         lr: learning rate.
@@ -119,6 +122,7 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         self.loss = SpuriousAwareLoss(weights, *sizes, positives, image_temperature, group_dro_step)
         self._set_scale(scale)
         self.freeze_patterns += all_but(self, self._projections() if trained is None else trained)
+        self.freeze_patterns += tuple(name for name, _ in self.named_parameters() if not self._is_used(name))
         self.freeze_statistics = freeze_statistics
         self._kept: dict[str, Tensor] = {}
 
@@ -166,7 +170,8 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
     def prompts(self, kind: str) -> Tensor:
         """Return the embeddings of K names in T templates.
 
-        Where there is a gradient for them they are encoded anew, else a Trainer's loop encodes them once for an epoch.
+        While a Trainer's loop leaves the weights of the texts as they are it encodes them once for an epoch, else they
+        are encoded anew every time.
 
         Args:
             kind: "classes", "spurious" or "words".
@@ -176,13 +181,11 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         """
         if torch.is_grad_enabled() and self._trains_texts():
             return self._encode_prompts(kind, self.micro_batch_size)
-        if kind in self._kept:
-            return self._kept[kind]
-        with torch.inference_mode(False), torch.no_grad():  # training may take what an evaluation has encoded
-            embeddings = self._encode_prompts(kind, self.micro_batch_size or _PROMPTS_AT_ONCE)
-        if self._trainer is not None:  # else nobody says when the weights have changed
-            self._kept[kind] = embeddings
-        return embeddings
+        kept = self._kept if self._weights_rest() else {}
+        if kind not in kept:
+            with torch.inference_mode(False), torch.no_grad():  # training may take what an evaluation has encoded
+                kept[kind] = self._encode_prompts(kind, self.micro_batch_size or _PROMPTS_AT_ONCE)
+        return kept[kind]
 
     def training_loss(self, batch: RetrievalBatch) -> Tensor:
         """Return the weighted sum of the terms over all ranks, and log each of them."""
@@ -226,9 +229,22 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         rows = encode_in_parts(self._texts_encoder, tokens, size, self)
         return rows.view(len(self.names[kind]), len(self.templates), -1)
 
+    def _weights_rest(self) -> bool:
+        """Say whether a loop runs, whose hooks let go of kept prompts in time, and which does not train the texts."""
+        if self._trainer is None or self._trainer.state.stage is None:
+            return False
+        return not (self._trainer.training and self._trains_texts())
+
     def _trains_texts(self) -> bool:
         parameters = self.model.named_parameters()
         return any(one.requires_grad and not name.startswith(("visual.", "logit_")) for name, one in parameters)
+
+    def _is_used(self, name: str) -> bool:
+        """Say whether any term depends on a parameter; DDP would wait for the gradient of one that is trained."""
+        terms = self.loss.weights.keys()
+        if name.startswith("model.logit_"):
+            return not terms <= _UNSCALED
+        return not terms <= (_OF_WORDS if name.startswith("model.visual.") else {"image"})
 
     def _projections(self) -> list[str]:
         names = [name for name, _ in self.named_parameters()]

@@ -188,6 +188,38 @@ def test_prompts_are_encoded_as_often_as_they_change(
     assert set(seen) == {4}
 
 
+def test_prompts_of_earlier_weights_do_not_outlive_a_training(build: Any, data: Any, quiet_trainer: Any) -> None:
+    model = build(lr=0.1, **CROSS_ENTROPY)
+    trainer = quiet_trainer(max_epochs=1, val_check_interval=1, limit_train_batches=2, num_sanity_val_steps=0)
+    trainer.fit(model, datamodule=data)
+    with torch.no_grad():
+        before = model.prompts("classes")
+        model.model.text_projection.normal_()
+        after = model.prompts("classes")
+        tokens = model.tokens["classes"]
+        torch.testing.assert_close(after.flatten(0, 1), model.encode_texts(tokens))
+    assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize("terms", [{"image"}, {"language"}, {"image", "language"}, {"spurious"}, {"cross_entropy"}])
+@pytest.mark.parametrize("config", [None, RESNET], ids=["ViT", "ResNet"])
+def test_what_is_trained_gets_a_gradient_for_which_ddp_would_wait(
+    build: Any, data: Any, monkeypatch: pytest.MonkeyPatch, terms: set[str], config: Any
+) -> None:
+    chosen = {**TERMS_ALONE, **{f"{name}_weight": 1.0 for name in terms}}
+    model = build(trained=["*"], **chosen, **({} if config is None else {"model_config": config}))
+    monkeypatch.setattr(model, "log_dict", lambda *_, **__: None)
+    model.configure_model()
+    (batch, *_) = data.train_dataloader()
+    batch.pixel_values = F.interpolate(batch.pixel_values, model.model.visual.image_size)
+    model.training_loss(batch).backward()
+    parameters = {name: one.grad is not None for name, one in model.named_parameters() if one.requires_grad}
+    assert parameters
+    assert all(parameters.values()), [name for name, found in parameters.items() if not found]
+    assert any("visual" in name for name in parameters) is (terms != {"language"})
+    assert any("visual" not in name for name in parameters) is (terms != {"image"})
+
+
 def test_parts_of_a_batch_give_the_same_gradient(build: Any, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (batch, *_), grads = data.train_dataloader(), []
     for size in (None, 3):
