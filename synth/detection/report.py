@@ -67,16 +67,24 @@ class Detected:
         if self.unreadable:
             print(f"Could not be read ({len(self.unreadable)}): {', '.join(self.unreadable)}.")
         if self.karpathy is not None:
-            print(_YAML.format(self.folder, self.karpathy, self.output))
+            print(_COCO.format(self.folder, self.karpathy, self.output))
+        elif any(self.folder.glob("metadata.jsonl")) or any(self.folder.glob("*/metadata.jsonl")):
+            print(_FOLDER.format(self.folder, self.output))
 
 
-_YAML = """For a config:
+_COCO = """For a config:
 data:
   class_path: datamodules.CocoDataModule
   init_args:
     image_root: {}
     karpathy: {}
     instances: [{}]"""
+_FOLDER = """For a config:
+data:
+  class_path: datamodules.FolderDataModule
+  init_args:
+    root: {}
+    instances: {}"""
 
 
 def _listed(counts: Mapping[str, int]) -> str:
