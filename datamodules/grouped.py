@@ -165,8 +165,18 @@ class GroupedDataModule(ResumableDataModule):
         return make_loader(images, self.num_workers, self.seed, **options)
 
     def evaluation_dataloader(self, split: str) -> RetrievalLoader:
-        """Return the loader of a split as it is evaluated: every image once over all processes, unaugmented."""
+        """Return the loader of a split as it is evaluated: every image once over all processes, unaugmented.
+
+        Raises:
+            ConfigError: there are more processes than images; one without any would leave the others waiting for it.
+        """
         rows = self.table.rows(split)
+        _, processes = place(self.trainer)
+        if len(rows) < processes:
+            raise ConfigError(
+                f"Split {split} has {len(rows)} images for {processes} processes: lower `trainer.devices`, or give the "
+                "split more images."
+            )
         images = EvaluationGroupImages(self.table, self.image_root, rows, self.processor, self.reader)
         return evaluation_loaders([images], self.trainer, self.num_workers, self.seed, self.eval_batch_size)[0]
 

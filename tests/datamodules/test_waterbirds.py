@@ -106,6 +106,16 @@ def test_processes_share_an_evaluated_split_without_padding(waterbirds, monkeypa
     assert sorted(parts) == [23, 24, 25, 26]
 
 
+def test_more_processes_than_images_are_refused(waterbirds, monkeypatch):
+    data = module(waterbirds)
+    data.prepare_data()
+    data.setup("test")
+    images = len(data.table.rows("test"))
+    monkeypatch.setattr("datamodules.grouped.place", lambda trainer: (0, images + 1))
+    with pytest.raises(ConfigError, match=rf"Split test has {images} images for {images + 1} processes: lower"):
+        data.test_dataloader()
+
+
 def test_just_train_twice_draws_errors_more_often(waterbirds, tmp_path):
     errors = tmp_path / "errors.csv"
     errors.write_text("image_id,label,attribute,predicted\n4,0,1,1\n11,1,1,0\n")
