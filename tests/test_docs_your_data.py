@@ -149,8 +149,10 @@ def test_the_words_of_the_page_name_their_classes(folder: Path) -> None:
 def test_a_config_takes_the_words_of_the_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     block = re.findall(r"^```yaml\n(matcher: .+?)\n```$", PAGE, re.M | re.S)[0]
     (folder / "words_too.yaml").write_text(yaml.safe_dump({"data": {"init_args": yaml.safe_load(block)}}))
+    shares = ["--data.init_args.shares", "{train: 9, test: 1}"]
     with pytest.raises(SystemExit):
-        train(["fit", "--config", "my_run.yaml", "--config", "words_too.yaml", "--print_config"])
+        train(["fit", "--config", "my_run.yaml", "--config", "words_too.yaml", *shares, "--print_config"])
     shown = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
     assert shown["matcher"]["class_path"].endswith("WordListMatcher")
     assert shown["root"] == "photos"
+    assert shown["shares"] == {"train": 9, "test": 1}

@@ -416,3 +416,18 @@ def test_nothing_is_written_beside_an_output_that_will_not_be(config, tmp_path):
         with pytest.raises(UserError):
             detect(replace(config, captions=tmp_path / "said.csv", **change))
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_with_metadata_is_told_how_to_use_the_boxes(config, tmp_path, capsys):
+    from datamodules import FolderDataModule
+
+    files = sorted(path.relative_to(config.images).as_posix() for path in config.images.rglob("*.png"))
+    lines = [json.dumps({"file_name": file, "text": "A dog."}) + "\n" for file in files[::-1]]
+    (config.images / "metadata.jsonl").write_text("".join(lines))
+    found = detect(config)
+    found.show()
+    printed = yaml.safe_load(capsys.readouterr().out.partition("For a config:\n")[2])["data"]
+    assert printed["class_path"] == "datamodules.FolderDataModule"
+    tables = FolderDataModule(**printed["init_args"], matcher=Names(), cache_dir=tmp_path / "cache").tables
+    assert list(tables.files) == files[::-1]
+    assert Counter(tables.class_names[index] for index in tables.categories) == found.boxes
