@@ -123,6 +123,7 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         self._set_scale(scale)
         self.freeze_patterns += all_but(self, self._projections() if trained is None else trained)
         self.freeze_patterns += tuple(name for name, _ in self.named_parameters() if not self._is_used(name))
+        self._check_trained(trained)
         self.freeze_statistics = freeze_statistics
         self._kept: dict[str, Tensor] = {}
 
@@ -245,6 +246,13 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         if name.startswith("model.logit_"):
             return not terms <= _UNSCALED
         return not terms <= (_OF_WORDS if name.startswith("model.visual.") else {"image"})
+
+    def _check_trained(self, trained: Sequence[str] | None) -> None:
+        if all(any(fnmatchcase(name, one) for one in self.freeze_patterns) for name, _ in self.named_parameters()):
+            raise ConfigError(
+                f"`model.init_args.trained` is {'null' if trained is None else list(trained)}, but the terms "
+                f"{', '.join(self.loss.weights)} depend on none of these parameters, or `freeze` holds them: name others."
+            )
 
     def _projections(self) -> list[str]:
         names = [name for name, _ in self.named_parameters()]

@@ -263,6 +263,10 @@ def test_names_must_fit_the_data(build: Any, data: Any, quiet_trainer: Any) -> N
         ({"scale": 0.0}, "`model.init_args.scale` is 0.0"),
         ({"trained": []}, "`model.init_args.trained` is empty"),
         (
+            {**TERMS_ALONE, "language_weight": 1.0, "trained": ["model.visual.proj"]},
+            r"`model.init_args.trained` is \['model.visual.proj'\], but the terms language depend on none of these",
+        ),
+        (
             {"trained": ["model.visual.projection"]},
             "`model.init_args.trained` holds .*; did you mean model.visual.proj",
         ),
