@@ -251,7 +251,7 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         if all(any(fnmatchcase(name, one) for one in self.freeze_patterns) for name, _ in self.named_parameters()):
             raise ConfigError(
                 f"`model.init_args.trained` is {'null' if trained is None else list(trained)}, but the terms "
-                f"{', '.join(self.loss.weights)} depend on none of these parameters, or `freeze` holds them: name others."
+                f"{', '.join(self.loss.weights)} depend on none of these, or `freeze` holds them: name others."
             )
 
     def _projections(self) -> list[str]:
