@@ -1,0 +1,1 @@
+"""Studies: the cells of a table, how they are trained, and what they found."""

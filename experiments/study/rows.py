@@ -1,0 +1,95 @@
+"""The rows of the tables: what each trains on and how, and what it is tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from datamodules.errors import ConfigError
+from experiments.study.settings import STANDARD, Settings, known
+
+QUERYBANK = {"trainer": {"callbacks": [{"class_path": "lightning_modules.callbacks.Querybank"}]}}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        name: by which it is asked for.
+        label: to show.
+        overlay: what it changes in the config of training.
+        synthesis: name of the synthetic set that it is trained on.
+        changes: what the synthesis of that set has else than the standard one.
+        on_oracle: whether it is trained on the data without the correlation.
+        trained: whether it is trained at all.
+        checkpoint_of: row whose checkpoint it tests, in place of a training of its own.
+        test: what it changes in the config of testing.
+    """
+
+    name: str
+    label: str
+    overlay: dict[str, Any] = field(default_factory=dict)
+    synthesis: str = STANDARD
+    changes: dict[str, Any] = field(default_factory=dict)
+    on_oracle: bool = False
+    trained: bool = True
+    checkpoint_of: str | None = None
+    test: dict[str, Any] = field(default_factory=dict)
+
+
+def rows(settings: Settings) -> dict[str, Row]:
+    """Return all rows that a study can have, by name; a training is D + D' where it does not say otherwise.
+
+    Every row is trained for the steps of `control`, and tested on the same queries and gallery.
+    """
+    return {row.name: row for row in _rows(settings)}
+
+
+def row(settings: Settings, name: str) -> Row:
+    """Return a row by its name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    there = rows(settings)
+    if name not in there:
+        raise ConfigError(f"A study of {settings.name} has no row {name!r}, {known(name, there)}.")
+    return there[name]
+
+
+def _rows(settings: Settings) -> Iterator[Row]:
+    alone = _data(control=True)
+    yield Row("zero_shot", "nothing (zero-shot)", trained=False)
+    yield Row("control", "D alone", alone)
+    yield Row("synthetic", "D + D'")
+    if settings.oracle is not None:
+        yield Row("oracle", "D without correlation", alone, synthesis="oracle", on_oracle=True)
+    paired = _data(pair_with_source=True)
+    yield Row("paired", "D + D', pairs in the batch of their source", paired)
+    if settings.margin is not None:
+        margin = {**paired, "model": {"init_args": {"counterfactual_weight": settings.margin}}}
+        yield Row("paired_margin", f"the same, with the margin term ({settings.margin:g})", margin)
+    if settings.per_batch is not None:
+        shares = _data(mixing="per_batch", synthetic_per_batch=settings.per_batch)
+        yield Row("per_batch", f"D + D', {settings.per_batch} synthetic pairs in every batch", shares)
+    for of, label in (("control", "D alone"), ("synthetic", "D + D'")):
+        yield Row(f"querybank_{of}", f"{label}, querybank at test time", checkpoint_of=of, test=QUERYBANK)
+    yield from _syntheses(settings)
+    for ratio in settings.ratios:
+        yield Row(f"ratio_{ratio:g}", f"D + D' at a ratio of {ratio:g}", _data(ratio=ratio))
+
+
+def _syntheses(settings: Settings) -> Iterator[Row]:
+    for name, fill in settings.fills.items():
+        yield Row(f"fill_{name}", f"D + D', {name}", synthesis=f"fill_{name}", changes={"fill": fill})
+    for name, changes in settings.captions.items():
+        yield Row(f"caption_{name}", f"D + D', {name}", synthesis=f"caption_{name}", changes=changes)
+    for pixels in settings.dilations:
+        name = f"dilation_{pixels}"
+        yield Row(name, f"D + D', holes {pixels} pixels wider", synthesis=name, changes={"dilation": pixels})
+
+
+def _data(**arguments: Any) -> dict[str, Any]:
+    return {"data": {"init_args": arguments}}

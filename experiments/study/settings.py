@@ -1,0 +1,172 @@
+"""What a study trains on which data, read from a yaml such as those in `experiments/settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import ConfigError, MissingPathError
+
+SHIPPED = Path(__file__).parents[1] / "settings"
+STANDARD = "standard"
+"""Name of the synthetic set that queries come from, and pairs where a row does not say otherwise."""
+
+_WORK = "$WORK"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a study.
+
+    Attributes:
+        name: by which it is asked for.
+        label: to show.
+        config: of `train.py`.
+        overlay: what the study changes in it.
+        zero_shot: whether the weights that training starts from are worth a row of their own.
+    """
+
+    name: str
+    label: str
+    config: Path
+    overlay: dict[str, Any] = field(default_factory=dict)
+    zero_shot: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study trains on which data.
+
+    Attributes:
+        name: of its folders.
+        dataset: label of the data.
+        models: by name.
+        source: the data as a config names them: `class_path` and `init_args`, without synthetic pairs.
+        synthesis: config of `python -m synth` without `data` and `output`; the standard set.
+        overlay: what is changed in the config of every model.
+        oracle: what is changed in `source` for data without the correlation; None where there are none.
+        ratio: of synthetic to original pairs; None for all pairs that there are.
+        ratios: those of Figure 4.
+        fills: by name, those of Table 3 as `fill` of a synthesis; the standard one is not among them.
+        captions: likewise, its caption strategies, as changes of a synthesis.
+        dilations: pixels by which removed regions grow, for rows beyond the paper.
+        per_batch: synthetic pairs per batch, for a row beyond the paper; None for none.
+        margin: weight of the counterfactual margin, for a row beyond the paper; None for none.
+    """
+
+    name: str
+    dataset: str
+    models: dict[str, Model]
+    source: dict[str, Any]
+    synthesis: dict[str, Any]
+    overlay: dict[str, Any] = field(default_factory=dict)
+    oracle: dict[str, Any] | None = None
+    ratio: float | None = None
+    ratios: Sequence[float] = ()
+    fills: dict[str, Any] = field(default_factory=dict)
+    captions: dict[str, Any] = field(default_factory=dict)
+    dilations: Sequence[int] = ()
+    per_batch: int | None = None
+    margin: float | None = None
+
+    def model(self, name: str) -> Model:
+        """Return a model by its name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.models:
+            raise ConfigError(f"`--models` has {name!r}, {known(name, self.models)}.")
+        return self.models[name]
+
+
+def known(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    """Say which name may have been meant, or which ones there are.
+
+    Example:
+        >>> known("clipp", ["vsepp", "clip"]), known("x", ["vsepp", "clip"])
+        ('did you mean clip?', 'known are vsepp, clip')
+    """
+    near = get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+
+
+def merged(*parts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Merge nested mappings; the later wins, and lists are replaced.
+
+    Example:
+        >>> merged({"a": {"b": 1, "c": [1]}}, None, {"a": {"c": [2]}})
+        {'a': {'b': 1, 'c': [2]}}
+    """
+    found: dict[str, Any] = {}
+    for part in parts:
+        for key, value in (part or {}).items():
+            both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+            found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def read(path: Path, work: Path) -> Settings:
+    """Read the settings of a study.
+
+    Args:
+        path: yaml with the attributes of `Settings`, the name aside, which is that of the file.
+        work: what `$WORK` in a text of it stands for.
+
+    Raises:
+        MissingPathError: there is no such file, or no config that it names.
+        ConfigError: it is no yaml, or lacks a key, or has one too many.
+    """
+    if not path.is_file():
+        raise MissingPathError(f"`--settings` is {path}, which is no file; shipped are {', '.join(_shipped())}.")
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no yaml ({' '.join(str(error).split())}).") from error
+    if not isinstance(held, dict):
+        raise ConfigError(f"{path} is no mapping; see those in experiments/settings.")
+    held = _placed(held, str(work))
+    _check_keys(f"{path}", held, Settings, {"name"})
+    models = {name: _model(path, name, entry) for name, entry in held.pop("models").items()}
+    return Settings(path.stem, models=models, **held)
+
+
+def _model(path: Path, name: str, entry: Any) -> Model:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{path}: `models.{name}` is {entry!r}, but must be a mapping with label and config.")
+    _check_keys(f"{path}: `models.{name}`", entry, Model, {"name"})
+    config = Path(entry["config"])
+    if not config.is_file():
+        raise MissingPathError(
+            f"{path}: `models.{name}.config` is {config}, but {config.absolute()} is no file: run the command from the "
+            "folder that the path starts from."
+        )
+    return Model(name, **{**entry, "config": config})
+
+
+def _check_keys(where: str, held: Mapping[str, Any], kind: Any, given: set[str]) -> None:
+    from dataclasses import MISSING
+
+    names = [one.name for one in fields(kind) if one.name not in given]
+    if unknown := next((key for key in held if key not in names), None):
+        raise ConfigError(f"{where} has no key `{unknown}`, {known(str(unknown), names)}.")
+    needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    if missing := sorted(needed - given - held.keys()):
+        raise ConfigError(f"{where} lacks the key `{missing[0]}`.")
+
+
+def _placed(value: Any, work: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _placed(inner, work) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_placed(inner, work) for inner in value]
+    return value.replace(_WORK, work) if isinstance(value, str) else value
+
+
+def _shipped() -> list[str]:
+    return sorted(str(path) for path in SHIPPED.glob("*.yaml"))
