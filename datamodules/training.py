@@ -10,10 +10,10 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from datamodules.datasets import TrainPairs
+from datamodules.datasets import Captions, OriginalImages, RetrievalDataset, TrainPairs
 from datamodules.errors import ConfigError
 from datamodules.images import Reader
-from datamodules.loaders import RetrievalLoader, make_loader, place, rows_of_splits
+from datamodules.loaders import RetrievalLoader, evaluation_loaders, make_loader, place, rows_of_splits
 from datamodules.mixing import draw_subset
 from datamodules.processor import Processor
 from datamodules.resuming import ResumableDataModule
@@ -34,6 +34,7 @@ class TrainingDataModule(ResumableDataModule):
     pair_with_source: bool
     control: bool
     batch_size: int
+    eval_batch_size: int
     num_workers: int
     seed: int
 
@@ -76,6 +77,29 @@ class TrainingDataModule(ResumableDataModule):
         """Return the captions of all original training pairs."""
         images = rows_of_splits(self.tables, "train_splits", *self.train_splits)
         return self.tables.texts.take(self.tables.captions_of(images))
+
+    def training_samples(self, images: int, captions: int) -> list[RetrievalLoader]:
+        """Return loaders of images and of captions that are trained on, drawn by `seed`, in evaluation's form.
+
+        Each process loads its share. What an evaluation learns of the training split, it learns from these.
+
+        Args:
+            images: how many original images; all where there are fewer.
+            captions: how many captions of original images, drawn on their own; all where there are fewer.
+
+        Raises:
+            ConfigError: no image belongs to `train_splits`.
+        """
+        rows = rows_of_splits(self.tables, "train_splits", *self.train_splits)
+        drawn, texts = (
+            np.sort(np.random.default_rng((self.seed, number)).permutation(some)[:count])
+            for number, (some, count) in enumerate(((rows, images), (self.tables.captions_of(rows), captions)))
+        )
+        parts: list[RetrievalDataset] = [
+            OriginalImages(self.tables, self.image_root, drawn, self.processor, self.reader),
+            Captions(self.tables, texts, np.ones(len(texts), dtype=bool), None, self.processor),
+        ]
+        return evaluation_loaders(parts, self.trainer, self.num_workers, self.seed, self.eval_batch_size)
 
     def shown_classes(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return which classes the images that are trained on show, by their objects.

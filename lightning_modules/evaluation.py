@@ -15,6 +15,7 @@ from lightning_modules.query_tables import QueryTable, annotated_tables, odmap_t
 from metrics import AnnotatedRetrieval, ODmAP, ODmAPBaselines, RetrievalRecall
 from metrics.annotated import NoQueriesError
 from metrics.breakdown import Breakdown, by_pair, by_removed_class
+from metrics.functional import InvertedSoftmax
 from metrics.reranked import PairScorer, RerankedODmAP, RerankedRecall
 
 _TAKEN = ("folds", "reranked")
@@ -36,11 +37,14 @@ class RetrievalEvaluation(nn.Module):
             `NAME-i2t` and `NAME-t2i`, and after re-ranking `reranked-i2t`, `reranked-t2i` and `reranked-odmap`.
         breakdowns: ODmAP by removed class and by pair of a removed and a kept class, where there is any.
         annotated: recall against extended positives, by their name.
+        querybank: what corrects the scores of all metrics for hubs, set before `start` and kept until it is unset; its
+            tensors lie where the embeddings do.
     """
 
     tables: dict[str, QueryTable]
     breakdowns: tuple[Breakdown, Breakdown] | None
     annotated: dict[str, AnnotatedRetrieval]
+    querybank: InvertedSoftmax | None
     _reranked: _Reranked | None
 
     def __init__(self, top_k: Sequence[int] = (1, 5, 10)) -> None:
@@ -49,6 +53,7 @@ class RetrievalEvaluation(nn.Module):
         self.recall = RetrievalRecall(top_k=self.top_k)
         self.odmap = ODmAP(top_k=self.top_k)
         self.baselines = ODmAPBaselines(top_k=self.top_k)
+        self.querybank = None
         self.start()
 
     def start(self, positives: Mapping[str, Any] | None = None) -> None:
@@ -82,6 +87,8 @@ class RetrievalEvaluation(nn.Module):
 
     def update_images(self, batch: RetrievalBatch, embeddings: Tensor) -> None:
         """Add images: counterfactual queries where the batch says what was removed, else originals of the split."""
+        if self.querybank is not None:
+            embeddings = self.querybank.widen_images(embeddings)
         if batch.removed is None or batch.kept is None:
             self.recall.update_images(embeddings, batch.image_ids, batch.folds)
             for metric in self._other_recalls():
@@ -94,6 +101,8 @@ class RetrievalEvaluation(nn.Module):
 
     def update_captions(self, batch: RetrievalBatch, embeddings: Tensor) -> None:
         """Add captions: those of the split count for recall, all of them are the gallery of ODmAP."""
+        if self.querybank is not None:
+            embeddings = self.querybank.widen_captions(embeddings)
         inside = slice(None) if batch.in_split is None else batch.in_split
         of_split = embeddings[inside], batch.image_ids[inside], batch.caption_ids[inside]
         for metric in (self.recall, *self._other_recalls()):

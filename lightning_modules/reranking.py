@@ -5,7 +5,8 @@ For every query the first `rerank_top_k` results by embeddings are put in the or
     cosine of the embeddings + `match_captions`,
 
 all others follow as they stood. So image to text, text to image and ODmAP are measured a second time, as
-`reranked/...` beside the scores of the embeddings alone.
+`reranked/...` beside the scores of the embeddings alone. Where a query bank corrects those, nothing is re-ranked: the
+sum is one of plain cosines.
 
 Source: Li et al. 2022, "BLIP", section 5.1; the sum of both scores is that of its released evaluation.
 """
@@ -86,7 +87,7 @@ class RerankingModule(RetrievalModule):
     def _start_scores(self, stage: str) -> None:
         super()._start_scores(stage)
         self._forget_pairs()
-        if not self.rerank_top_k:
+        if not self.rerank_top_k or self._evaluation(stage).querybank is not None:
             return
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # asks rank zero: all ranks must do it
         self._pairs = PairMatcher(self._match_captions, folder, self.device, self.rerank_batch_size)

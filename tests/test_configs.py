@@ -255,6 +255,23 @@ def test_its_commands_run(path: Path, command: str, world: Path, monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["clip", "blip"])
+def test_a_query_bank_goes_over_any_config(family: str, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    overlay = PROJECT / "configs" / "controls" / "querybank.yaml"
+    (command,) = re.findall(r"train\.py test (.+?) --ckpt_path", " ".join(_head(overlay).split()))
+    path = PROJECT / "configs" / f"{family}_scenes.yaml"
+    before = set((world / "runs").glob("*/*"))
+    words = shlex.split(command.replace("clip_scenes", path.stem))
+    assert main(["test", *words, *_arguments(_small(path, world))]) == 0
+    (folder,) = set((world / "runs").glob("*/*")) - before
+    with (folder / "metrics.csv").open() as file:
+        (scores,) = csv.DictReader(file)
+    assert 0 <= float(scores["test/ODmAP@1"]) <= 100
+    assert "test/reranked/ODmAP@1" not in scores
+
+
+@pytest.mark.slow
 def test_just_train_twice_trains_on_the_errors_that_predict_has_written(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

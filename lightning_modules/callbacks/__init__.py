@@ -4,6 +4,7 @@ from lightning_modules.callbacks.closing_table import ClosingTable
 from lightning_modules.callbacks.couples_seen import CouplesSeen
 from lightning_modules.callbacks.finite_loss import FiniteLoss
 from lightning_modules.callbacks.progress_bar import CalmProgressBar
+from lightning_modules.callbacks.querybank import Querybank
 from lightning_modules.callbacks.save_config import SaveRunConfig
 from lightning_modules.callbacks.save_embeddings import SaveEmbeddings
 from lightning_modules.callbacks.save_predictions import SavePredictions
@@ -14,6 +15,7 @@ __all__ = [
     "ClosingTable",
     "CouplesSeen",
     "FiniteLoss",
+    "Querybank",
     "SaveEmbeddings",
     "SavePredictions",
     "SaveQueries",

@@ -8,9 +8,11 @@ from metrics.functional.odmap import (
     object_decorrelation_map,
     relevance,
 )
+from metrics.functional.querybank import InvertedSoftmax
 
 __all__ = [
     "Hubness",
+    "InvertedSoftmax",
     "average_precision",
     "expected_average_precision",
     "hallucinated",

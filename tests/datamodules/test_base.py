@@ -366,3 +366,19 @@ def test_checkpoints_hold_plain_values_alone(world, tmp_path):
     assert pickle.loads(pickle.dumps(state)) == state  # noqa: S301
     loop.save_checkpoint(tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)[type(datamodule).__qualname__] == state
+
+
+def test_samples_of_training_are_drawn_by_seed_from_its_originals(world):
+    def drawn(**options):
+        images, captions = world.datamodule(**options).training_samples(3, 5)
+        assert torch.equal(next(iter(images)).pixel_values.round(), next(iter(images)).pixel_values)  # not augmented
+        return [torch.cat([batch.image_ids for batch in images]), torch.cat([one.caption_ids for one in captions])]
+
+    images, captions = drawn(seed=1)
+    assert (len(images.unique()), len(captions.unique())) == (3, 5)
+    assert set(images.tolist()) <= set(range(100, 108))
+    assert set(captions.tolist()) <= set(range(1000, 1016))
+    assert all(map(torch.equal, drawn(seed=1), (images, captions)))
+    assert not all(map(torch.equal, drawn(seed=2), (images, captions)))
+    everything = world.datamodule().training_samples(99, 99)
+    assert [sum(len(batch.image_ids) for batch in loader) for loader in everything] == [8, 16]
