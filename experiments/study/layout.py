@@ -32,17 +32,20 @@ class Table:
         title: what it is called.
         columns: their names; the first two are of text, the others of numbers.
         rows: as many cells each as there are columns; rows of one first cell belong together.
-        notes: sentences that stand below.
+        notes: sentences that stand below, about all of it.
+        findings: sentences that stand below them, about single rows.
 
     Example:
         >>> table = Table("T", ("Model", "Training", "R@1"), (("A", "D", "1.0"), ("A", "D'", "-2.0")), ("All of it.",))
         >>> print(table.markdown())
-        **T.** All of it.
+        **T**
         <BLANKLINE>
         | Model | Training | R@1 |
         |:--|:--|--:|
         | A | D | 1.0 |
         |  | D' | -2.0 |
+        <BLANKLINE>
+        All of it.
         <BLANKLINE>
         >>> print(table.latex().splitlines()[7])
          & D' & $-$2.0 \\
@@ -52,22 +55,24 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """Return the table with its notes above, as GitHub reads it."""
+        """Return the table with its title above and its sentences below, as GitHub reads it."""
         rule = "|".join([":--"] * 2 + ["--:"] * (len(self.columns) - 2))
-        lines = [_markdown_row(self.columns), f"|{rule}|", *map(_markdown_row, self._once())]
-        notes = " ".join((f"**{_for_markdown(self.title)}.**", *map(_for_markdown, self.notes)))
-        return "\n".join((notes, "", *lines, ""))
+        rows = [_markdown_row(self.columns), f"|{rule}|", *map(_markdown_row, self._once())]
+        findings = [f"- {_for_markdown(sentence)}" for sentence in self.findings]
+        parts = [[f"**{_for_markdown(self.title)}**"], rows, [" ".join(map(_for_markdown, self.notes))], findings]
+        return "\n\n".join("\n".join(lines) for lines in parts if any(lines)) + "\n"
 
     def latex(self) -> str:
-        """Return the table as the packages `booktabs` and `graphicx` set it, with its notes as caption."""
+        """Return the table as the packages `booktabs` and `graphicx` set it, with its sentences as caption."""
         body = []
         for number, row in enumerate(self._once()):
             if number and row[0]:
                 body.append(r"\midrule")
             body.append(_latex_row(row))
-        caption = " ".join(map(_for_latex, (f"{self.title}.", *self.notes)))
+        caption = " ".join(map(_for_latex, (f"{self.title}.", *self.notes, *self.findings)))
         columns = "ll" + "r" * (len(self.columns) - 2)
         head = [r"\begin{table}", r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         middle = [_latex_row(self.columns), r"\midrule", *body, r"\bottomrule"]

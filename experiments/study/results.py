@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
+from experiments.study.cells import Cell
 from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
-
-if TYPE_CHECKING:
-    from experiments.study.cells import Cell
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -24,6 +22,8 @@ RERANKED = "reranked/"
 
 _KINDS = {"odmap": "", "i2t": "i2t/", "t2i": "t2i/"}  # files, and what the names of their measures start with
 _WAYS = ("i2t", "t2i")
+
+_Files: TypeAlias = dict[str, PerQuery]  # by kind
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ class Results:
 
     Attributes:
         scores: by name of model and name of row; a row of which no cell is there is left out.
-        missing: the cells that are not there.
+        missing: the cells that are not there, as MODEL/ROW/seedN.
         sizes: how many queries ODmAP was asked, and how many captions its gallery holds; empty without a cell.
         records: how the cells were made, one each.
     """
 
     scores: dict[tuple[str, str], Scores]
-    missing: tuple[Cell, ...]
+    missing: tuple[str, ...]
     sizes: dict[str, int]
     records: tuple[dict[str, Any], ...]
 
@@ -103,28 +103,34 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
         cells: those of a table; those that are not finished are listed as missing.
 
     Raises:
-        ConfigError: a file of results cannot be used, or two cells were not tested on the same queries and gallery.
+        ConfigError: a cell was made with other settings, a file of results cannot be used, or two cells were not
+            tested on the same queries and gallery.
     """
     found: dict[tuple[str, str], dict[int, _Files]] = {}
-    missing, records, first = [], [], {}
+    missing: list[str] = []
+    records: list[dict[str, Any]] = []
+    first: _Files = {}
     for cell in cells:
-        result = cell.read(root)
-        if result is None:
-            missing.append(cell)
+        told = cell.read(root)
+        if told is None:
+            missing.append(cell.name)
             continue
-        try:
-            files = _files(cell.folder(root) / result["results"])
-            for name, file in files.items():
-                check_comparable(first.setdefault(name, file), file)
-        except PerQueryError as error:
-            raise ConfigError(f"Results of a study cannot be used: {error}") from error
-        found.setdefault((cell.model.name, cell.row.name), {})[cell.seed] = files
-        records.append(result["record"])
+        files = _comparable(cell.folder(root) / told["results"], first)
+        found.setdefault((cell.model, cell.row.name), {})[cell.seed] = files
+        records.append(told["record"])
     scores = {place: _scores(dict(sorted(seeds.items()))) for place, seeds in found.items()}
     return Results(scores, tuple(missing), _sizes(first), tuple(records))
 
 
-_Files: TypeAlias = dict[str, PerQuery]
+def _comparable(folder: Path, first: _Files) -> _Files:
+    """Return the files of one cell, after comparing them with the first of each kind."""
+    try:
+        files = _files(folder)
+        for kind, file in files.items():
+            check_comparable(first.setdefault(kind, file), file)
+    except PerQueryError as error:
+        raise ConfigError(f"Results of a study cannot be used: {error}") from error
+    return files
 
 
 def _files(folder: Path) -> _Files:

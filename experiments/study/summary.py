@@ -79,8 +79,8 @@ def estimates(scores: Scores) -> dict[str, Estimate]:
     for block in scores.blocks:
         interval = np.stack(bootstrap(block.values.mean(axis=0), block.groups), axis=1).tolist()
         spread = _spread(block.values.mean(axis=1))
-        for measure, ends, sd in zip(block.measures, interval, spread, strict=True):
-            found[measure] = Estimate(*ends, sd, len(scores.seeds))
+        for measure, (mean, low, high), sd in zip(block.measures, interval, spread, strict=True):
+            found[measure] = Estimate(mean, low, high, sd, len(scores.seeds))
     for measure, values in scores.single.items():
         sd = _spread(values[:, None])[0]
         found[measure] = Estimate(float(values.mean()), None, None, sd, len(scores.seeds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules.processor import Processor
+from metrics import per_query
 
 BIRDS = ((255, 0, 0), (0, 0, 255))  # landbirds are red, waterbirds blue
 PLACES = ((100, 0, 0), (0, 0, 100))  # so are land and water, darker and larger
@@ -84,3 +86,79 @@ class Colours(nn.Module):
 def load_colours() -> Callable[[str], Colours]:
     """Stand in for `load_model`: "before" sees grounds and birds, "after" birds alone."""
     return lambda name: Colours({"before": 0.0, "after": 0.4}[name]).eval()
+
+
+class Cells:
+    """Writes cells of a study as its runner does: 12 queries, 6 of two images each way, values by seed and quality.
+
+    Args:
+        root: of the study.
+    """
+
+    QUERIES, IMAGES, CAPTIONS = 12, 6, 17
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, model: str, row: str, seed: int, quality: float, reranked: float | None = None, **about: Any) -> Any:
+        """Write one cell, and one of a model that re-ranks where the quality after that is given."""
+        cell = self.cell(model, row, seed)
+        folder = cell.folder(self.root)
+        for prefix, level in {"": quality, "reranked-": reranked}.items():
+            if level is not None:
+                self._write(folder / "out" / prefix, np.random.default_rng(seed), level, about)
+        record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "abc", "commit": "c0ffee"}
+        cell.read = lambda root: {"results": "out", "record": record}
+        return cell
+
+    @staticmethod
+    def cell(model: str, row: str, seed: int) -> Any:
+        """Return a cell that nobody has run."""
+        name = f"{model}/{row}/seed{seed}"
+        return SimpleNamespace(
+            name=name,
+            model=model,
+            settings=SimpleNamespace(models={model: SimpleNamespace(label=model.upper())}),
+            row=SimpleNamespace(name=row, label=row.title()),
+            seed=seed,
+            folder=lambda root: root / "cells" / name,
+            read=lambda root: None,
+        )
+
+    def _write(self, stem: Path, generator: np.random.Generator, quality: float, about: dict[str, Any]) -> None:
+        def path(kind: str) -> Path:
+            return stem.parent / f"{stem.name}{kind}.parquet" if stem.name.endswith("-") else stem / f"{kind}.parquet"
+
+        queries = np.arange(self.QUERIES)
+        odmap = {f"ODmAP@{k}": quality - k + generator.normal(0, 4, self.QUERIES) for k in (1, 5, 10)}
+        chance = {
+            f"{name}/ODmAP@{k}": np.full(self.QUERIES, 20.0 / k)
+            for name in ("random", "own_captions")
+            for k in (1, 5, 10)
+        }
+        columns = {
+            "query_id": 100 + queries,
+            "source": queries // 2,
+            "retrieved_ids": np.tile(queries[:, None] // 3, (1, 4)),
+        }
+        measures = [*odmap, *chance]
+        per_query.write(
+            path("odmap"),
+            {**columns, **odmap, **chance},
+            query_id="query_id",
+            group="source",
+            measures=measures,
+            about={"gallery": 50, **about},
+            fixed=["source", "gallery"],
+        )
+        for way, count in {"i2t": self.IMAGES, "t2i": self.CAPTIONS}.items():
+            rows = np.arange(count)
+            hits = {f"R@{k}": 100.0 * (generator.random(count) < quality * k / 800) for k in (1, 5, 10)}
+            columns = {"query_id": rows, "image_id": rows % self.IMAGES, **hits}
+            per_query.write(path(way), columns, query_id="query_id", group="image_id", measures=list(hits), about={})
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Cells:
+    """Return what writes cells below a folder."""
+    return Cells(tmp_path / "study")

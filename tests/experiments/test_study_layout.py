@@ -18,8 +18,9 @@ def _table(*rows: tuple[str, ...], notes: tuple[str, ...] = ()) -> Table:
 
 
 def test_markdown_has_as_many_cells_in_every_line_and_no_markup_from_names() -> None:
-    table = _table(("a|b", "<img src=x> *x* _y_ `z`", "1.0"), ("a|b", "line\nbreak", "-"))
-    lines = table.markdown().splitlines()[2:]
+    table = _table(("a|b", "<img src=x> *x* _y_ `z`", "1.0"), ("a|b", "line\nbreak", "-"), notes=("One.", "Two."))
+    title, _, *lines, _, notes = table.markdown().splitlines()
+    assert (title, notes) == ("**Table**", "One. Two.")
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [4, 4, 4, 4]
     assert lines[2] == r"| a\|b | \<img src=x> \*x\* \_y\_ \`z\` | 1.0 |"
     assert lines[3] == "|  | line break | - |"

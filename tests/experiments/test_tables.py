@@ -1,0 +1,132 @@
+"""Tables of studies as files: what stands in their cells, beside them and below them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import beyond, figure4, table1, table2, table3
+from experiments.study.curves import draw
+from experiments.study.paper import paper
+from experiments.study.results import load
+from experiments.study.tables import Form, labels_of, render
+
+LEVELS = {"control": 40, "synthetic": 60, "oracle": 80}
+
+
+def _render(cells: Any, made: list[Any], form: Form, to: Path) -> list[dict[str, str]]:
+    results = load(cells.root, made)
+    render(form, results, labels_of(made), paper("table1", "Scenes"), {"dataset": "Scenes", "settings_hash": "abc"}, to)
+    with (to / f"{form.name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def made(cells: Any) -> list[Any]:
+    """Return the cells of two models, two seeds each."""
+    return [
+        cells.add(model, row, seed, level)
+        for seed in (0, 1)
+        for model in ("clip", "mine")
+        for row, level in LEVELS.items()
+    ]
+
+
+def test_table_1_has_a_line_per_row_and_the_paper_beside_it(cells: Any, made: list[Any], tmp_path: Path) -> None:
+    records = _render(cells, made, table1.FORM, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    body = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(body) == 1 + 6
+    assert all(line.count("|") == body[0].count("|") for line in body)
+    assert "paper (COCO)" in body[0]
+    assert body[1].startswith("| CLIP | Control | 39.")
+    assert body[1].endswith("| 59.8 / 53.2 / 48.8 |")
+    assert "+20.0 [+20.0, +20.0]" in body[2]
+    assert "50 % [50, 50]" in body[2]
+    assert "100 % [100, 100]" in body[3]
+    assert body[6].endswith("| - |")
+    assert "12 queries; gallery of 50 captions; seeds 0, 1; device cpu; protocol abc" in text
+    assert "random ranking: 20.0 / 4.0 / 2.0" in text
+    one = next(record for record in records if (record["row"], record["measure"]) == ("synthetic", "ODmAP@1"))
+    assert float(one["difference"]) == pytest.approx(20, abs=1e-4)
+    assert (one["common_seeds"], one["paper"], one["paper_source"]) == ("0 1", "70.1", "Table 1, COCO")
+    assert (one["torch"], one["commit"], one["settings_hash"]) == ("2.11", "c0ffee", "abc")
+    assert {record["gap_closed"] for record in records if record["measure"] != "ODmAP@1"} == {""}
+
+
+def test_a_cell_that_failed_leaves_a_dash_and_a_note(cells: Any, tmp_path: Path) -> None:
+    made = [cells.add("clip", "control", 0, 40), cells.cell("clip", "synthetic", 0)]
+    _render(cells, made, table1.FORM, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    assert "| Synthetic | - | - | - | - | - | - | - | - | - | - | 70.1 / 62.3 / 56.8 |" in text
+    assert "Missing, since their runs did not end: clip/synthetic/seed0." in text
+
+
+def test_a_study_of_which_nothing_is_there_is_a_table_of_dashes(cells: Any, tmp_path: Path) -> None:
+    _render(cells, [cells.cell("mine", "control", 0)], table1.FORM, tmp_path)
+    assert "| MINE | Control | - |" in (tmp_path / "table1.md").read_text()
+
+
+def test_rows_of_other_seeds_than_the_controls_are_named(cells: Any, tmp_path: Path) -> None:
+    made = [
+        cells.add("clip", "control", 0, 40),
+        cells.add("clip", "control", 1, 40),
+        cells.add("clip", "zero_shot", 0, 30),
+    ]
+    _render(cells, made, table1.FORM, tmp_path)
+    assert "on the seeds alone that the control has, too: CLIP, Zero_Shot (0)" in (
+        (tmp_path / "table1.md").read_text().replace("\\_", "_")
+    )
+
+
+def test_a_row_that_does_not_re_rank_is_compared_without_and_named(cells: Any, tmp_path: Path) -> None:
+    made = [cells.add("blip", "control", 0, 40, reranked=70), cells.add("blip", "querybank_control", 0, 45)]
+    records = _render(cells, made, table1.FORM, tmp_path)
+    gains = {r["measure"]: r["difference"] for r in records if r["row"] == "querybank_control"}
+    assert float(gains["ODmAP@1"]) == pytest.approx(5, abs=1e-4)
+    text = (tmp_path / "table1.md").read_text()
+    assert "after re-ranking, but for BLIP, Querybank" in text
+    assert {r["paper"] for r in records if r["row"] == "control" and r["measure"] == "ODmAP@1"} == {""}
+    assert {r["paper"] for r in records if r["row"] == "control" and r["measure"] == "reranked/ODmAP@1"} == {"65.3"}
+
+
+@pytest.mark.parametrize("form", [table2.FORM, table3.FORM, beyond.FORM, figure4.FORM])
+def test_every_table_is_written_in_three_forms(form: Form, cells: Any, made: list[Any], tmp_path: Path) -> None:
+    _render(cells, made, form, tmp_path)
+    assert {path.name for path in tmp_path.glob(f"{form.name}.*")} == {
+        f"{form.name}.{end}" for end in ("md", "csv", "tex")
+    }
+    assert "nan" not in (tmp_path / f"{form.name}.md").read_text()
+
+
+def test_beyond_says_of_every_row_whether_it_helps(cells: Any, tmp_path: Path) -> None:
+    levels = {"control": 40, "synthetic": 60, "paired": 70, "dilation_2": 60, "per_batch": 30}
+    made = [cells.add("clip", row, 0, level) for row, level in levels.items()]
+    _render(cells, made, beyond.FORM, tmp_path)
+    said = [line for line in (tmp_path / "beyond.md").read_text().splitlines() if line.startswith("- ")]
+    assert len(said) == 4
+    assert said[0].startswith("- CLIP, Synthetic: ODmAP@1 +20.0 [+20.0, +20.0] against Control (helps); rsum ")
+    assert (
+        "+30.0 [+30.0, +30.0] against Control (helps); ODmAP@1 +10.0 [+10.0, +10.0] against Synthetic (helps)"
+        in said[1]
+    )
+    assert "0.0 [0.0, 0.0] against Synthetic (not told apart)" in said[2]
+    assert "-10.0 [-10.0, -10.0] against Control (hurts)" in said[3]
+
+
+def test_figure_4_draws_every_model_and_the_same_bytes_every_time(cells: Any, tmp_path: Path) -> None:
+    levels = {"control": (0.0, 40), "ratio_0.1": (0.1, 50), "ratio_0.4": (0.4, 60)}
+    made = [cells.add(model, row, 0, level) for model in ("clip", "mine") for row, (_, level) in levels.items()]
+    found = render(figure4.FORM, load(cells.root, made), labels_of(made), paper("table1", "COCO"), {}, tmp_path)
+    drawn = figure4.panels(found, {row: ratio for row, (ratio, _) in levels.items()})
+    assert [point.x for point in drawn["CLIP"]["ODmAP@1"]] == [0.0, 0.1, 0.4]
+    assert [round(point.mean - drawn["MINE"]["ODmAP@1"][0].mean) for point in drawn["MINE"]["ODmAP@1"]] == [0, 10, 20]
+    contents = []
+    for name in ("one", "other"):
+        draw(drawn, "ratio", tmp_path / name)
+        contents.append([(tmp_path / f"{name}{suffix}").read_bytes() for suffix in (".svg", ".png")])
+    assert contents[0] == contents[1]
+    assert b"<svg" in contents[0][0]
