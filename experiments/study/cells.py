@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,7 +143,7 @@ class Cell:
         return self.work / "synthetic" / name
 
 
-def cells_of(settings: Settings, models: list[str], names: list[str], seeds: int, work: Path) -> list[Cell]:
+def cells_of(settings: Settings, models: Sequence[str], names: Sequence[str], seeds: int, work: Path) -> list[Cell]:
     """Return the cells of a table: these rows of these models, with seeds 0, 1, ...
 
     A zero-shot row is there once, and only for models that have weights to start from.
