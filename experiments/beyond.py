@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from experiments import table1
+from experiments.study.command import study
 from experiments.study.layout import change, signed
 from experiments.study.lines import CONTROL, GAP, ORACLE, Line
 from experiments.study.results import Results
+from experiments.study.rows import rows as every_row
+from experiments.study.settings import Settings
 from experiments.study.summary import Difference, differences
 from experiments.study.tables import Form
 
 SYNTHETIC = "synthetic"
+_OWN = ("paired", "per_batch", "querybank", "dilation")  # what names of rows beyond the paper start with
 
 
 def verdicts(results: Results, found: Sequence[Line]) -> Iterator[str]:
@@ -47,3 +51,21 @@ def _against(difference: Difference, label: str) -> str:
 
 
 FORM = Form(name="beyond", title="Beyond the paper", columns=table1.FORM.columns, closing=verdicts)
+
+
+def rows(settings: Settings) -> list[str]:
+    """Return the names of the rows."""
+    own = [name for name in every_row(settings) if name.startswith(_OWN)]
+    return [*table1.rows(settings), *own]
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the table needs, and write it.
+
+    Args:
+        arguments: what stands behind `python -m experiments beyond`.
+
+    Raises:
+        UserError: settings, data or cells cannot be used.
+    """
+    return study(FORM, rows, arguments)

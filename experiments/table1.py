@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from experiments.study import columns
+from experiments.study.command import study
+from experiments.study.settings import Settings
 from experiments.study.tables import Form
 
 ODMAP = ("ODmAP@1", "ODmAP@5", "ODmAP@10")
@@ -20,3 +22,20 @@ FORM = Form(
         **columns.printed(paper, *ODMAP),
     },
 )
+
+
+def rows(settings: Settings) -> list[str]:
+    """Return the names of the rows."""
+    return ["zero_shot", "control", "synthetic", *(["oracle"] if settings.oracle is not None else [])]
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the table needs, and write it.
+
+    Args:
+        arguments: what stands behind `python -m experiments table1`.
+
+    Raises:
+        UserError: settings, data or cells cannot be used.
+    """
+    return study(FORM, rows, arguments)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from experiments.study import columns
+from experiments.study.command import study
+from experiments.study.settings import Settings
 from experiments.study.tables import Form
 from experiments.table1 import ODMAP
 
@@ -17,3 +19,21 @@ FORM = Form(
         **columns.printed(paper, *ODMAP),
     },
 )
+
+
+def rows(settings: Settings) -> list[str]:
+    """Return the names of the rows."""
+    fills, captions = (f"fill_{name}" for name in settings.fills), (f"caption_{name}" for name in settings.captions)
+    return ["control", *fills, *captions, "synthetic"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the table needs, and write it.
+
+    Args:
+        arguments: what stands behind `python -m experiments table3`.
+
+    Raises:
+        UserError: settings, data or cells cannot be used.
+    """
+    return study(FORM, rows, arguments)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from experiments import beyond, figure4, table1, table2, table3
-from experiments.study.curves import draw
 from experiments.study.paper import paper
 from experiments.study.results import load
+from experiments.study.settings import Settings
 from experiments.study.tables import Form, labels_of, render
 
 LEVELS = {"control": 40, "synthetic": 60, "oracle": 80}
@@ -93,7 +95,7 @@ def test_a_row_that_does_not_re_rank_is_compared_without_and_named(cells: Any, t
     assert {r["paper"] for r in records if r["row"] == "control" and r["measure"] == "reranked/ODmAP@1"} == {"65.3"}
 
 
-@pytest.mark.parametrize("form", [table2.FORM, table3.FORM, beyond.FORM, figure4.FORM])
+@pytest.mark.parametrize("form", [table2.FORM, table3.FORM, beyond.FORM])
 def test_every_table_is_written_in_three_forms(form: Form, cells: Any, made: list[Any], tmp_path: Path) -> None:
     _render(cells, made, form, tmp_path)
     assert {path.name for path in tmp_path.glob(f"{form.name}.*")} == {
@@ -118,15 +120,29 @@ def test_beyond_says_of_every_row_whether_it_helps(cells: Any, tmp_path: Path) -
 
 
 def test_figure_4_draws_every_model_and_the_same_bytes_every_time(cells: Any, tmp_path: Path) -> None:
-    levels = {"control": (0.0, 40), "ratio_0.1": (0.1, 50), "ratio_0.4": (0.4, 60)}
-    made = [cells.add(model, row, 0, level) for model in ("clip", "mine") for row, (_, level) in levels.items()]
-    found = render(figure4.FORM, load(cells.root, made), labels_of(made), paper("table1", "COCO"), {}, tmp_path)
-    drawn = figure4.panels(found, {row: ratio for row, (ratio, _) in levels.items()})
+    sweep = figure4.Sweep()
+    names = sweep.rows(SimpleNamespace(ratios=(0.4, 0.0, 0.1), ratio=0.4))
+    assert names == ["control", "ratio_0.1", "synthetic"]
+    levels = zip(names, (40, 50, 60), strict=True)
+    made = [cells.add(model, row, 0, level) for row, level in levels for model in ("clip", "mine")]
+    found = render(sweep.form(), load(cells.root, made), labels_of(made), paper("figure4", "COCO"), {}, tmp_path)
+    drawn = sweep.panels(found)
     assert [point.x for point in drawn["CLIP"]["ODmAP@1"]] == [0.0, 0.1, 0.4]
     assert [round(point.mean - drawn["MINE"]["ODmAP@1"][0].mean) for point in drawn["MINE"]["ODmAP@1"]] == [0, 10, 20]
+    assert "| MINE | Control | 0 | 39." in (tmp_path / "figure4.md").read_text()
     contents = []
     for name in ("one", "other"):
-        draw(drawn, "ratio", tmp_path / name)
-        contents.append([(tmp_path / f"{name}{suffix}").read_bytes() for suffix in (".svg", ".png")])
+        (tmp_path / name).mkdir()
+        sweep.draw(found, tmp_path / name)
+        contents.append([(tmp_path / name / f"figure4{suffix}").read_bytes() for suffix in (".svg", ".png")])
     assert contents[0] == contents[1]
     assert b"<svg" in contents[0][0]
+
+
+def test_tables_have_the_rows_that_a_study_can_have() -> None:
+    settings = Settings("s", "Scenes", {}, {}, {}, fills={"zero": {}}, captions={"prompts": {}}, dilations=[2])
+    assert table1.rows(settings) == ["zero_shot", "control", "synthetic"]
+    assert table1.rows(replace(settings, oracle={}))[-1] == "oracle"
+    assert table3.rows(settings) == ["control", "fill_zero", "caption_prompts", "synthetic"]
+    assert set(beyond.rows(settings)[3:]) == {"paired", "querybank_control", "querybank_synthetic", "dilation_2"}
+    assert {"paired_margin", "per_batch"} < set(beyond.rows(replace(settings, margin=0.5, per_batch=8)))
