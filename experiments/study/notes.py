@@ -15,20 +15,23 @@ INTERVALS = (
 )
 
 
-def setting(results: Results, common: Mapping[str, object]) -> Iterator[str]:
+def setting(results: Results, found: Sequence[Line], common: Mapping[str, object]) -> Iterator[str]:
     """Yield what was asked of whom.
 
     Args:
         results: of the table.
+        found: its rows.
         common: what all its rows share; of it the data set, the device and the protocol are said.
     """
     seeds = sorted({seed for scores in results.scores.values() for seed in scores.seeds})
     if not seeds:
         return
+    labels = {line.names[0]: line.labels[0] for line in found}
     said = [
         f"{common.get('dataset', 'Data')}: {results.sizes['queries']:,} queries",
         f"gallery of {results.sizes['gallery']:,} captions",
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        *_steps(results, labels),
         *(f"{name} {common[name]}" for name in ("device", "protocol") if common.get(name)),
     ]
     yield f"{'; '.join(said)}."
@@ -53,6 +56,15 @@ def comparisons(results: Results, found: Sequence[Line], control: str) -> Iterat
     )
     if fewer := [part for line in compared if (part := _on_fewer_seeds(results, line))]:
         yield f"Compared on the seeds alone that the control has, too: {'; '.join(fewer)}."
+
+
+def _steps(results: Results, labels: Mapping[str, str]) -> Iterator[str]:
+    counts = {
+        model: " to ".join(f"{count:,}" for count in (*steps[:1], *steps[1:][-1:]))
+        for model, steps in results.steps.items()
+    }
+    if any(counts.values()):
+        yield f"optimiser steps: {', '.join(f'{labels[model]} {said}' for model, said in counts.items() if said)}"
 
 
 def _on_fewer_seeds(results: Results, line: Line) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,13 +84,15 @@ class Results:
         scores: by name of model and name of row; a row of which no cell is there is left out.
         missing: the cells that are not there, as MODEL/ROW/seedN.
         sizes: how many queries ODmAP was asked, and how many captions its gallery holds; empty without a cell.
-        records: how the cells were made, one each.
+        records: how the cells were made, one each, with the hash of what decided their results as `hash`.
+        steps: optimiser steps of the trainings, by name of model, ascending; more than one where they differ.
     """
 
     scores: dict[tuple[str, str], Scores]
     missing: tuple[str, ...]
     sizes: dict[str, int]
     records: tuple[dict[str, Any], ...]
+    steps: dict[str, tuple[int, ...]]
 
 
 def load(root: Path, cells: Iterable[Cell]) -> Results:
@@ -110,6 +113,7 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
     missing: list[str] = []
     records: list[dict[str, Any]] = []
     first: _Files = {}
+    steps: dict[str, set[int]] = {}
     for cell in cells:
         told = cell.read(root)
         if told is None:
@@ -117,9 +121,20 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
             continue
         files = _comparable(cell.folder(root) / told["results"], first)
         found.setdefault((cell.model, cell.row.name), {})[cell.seed] = files
-        records.append(told["record"])
+        records.append({**told["record"], "hash": told["hash"]})
+        steps.setdefault(cell.model, set()).update(_steps(cell.folder(root)))
     scores = {place: _scores(dict(sorted(seeds.items()))) for place, seeds in found.items()}
-    return Results(scores, tuple(missing), _sizes(first), tuple(records))
+    sorted_steps = {model: tuple(sorted(counts)) for model, counts in steps.items()}
+    return Results(scores, tuple(missing), _sizes(first), tuple(records), sorted_steps)
+
+
+def _steps(folder: Path) -> list[int]:
+    """Return the optimiser steps of a cell's training, of which the log counts from 0; none without a training."""
+    logged = []
+    for path in folder.glob("fit/*/metrics.csv"):  # several where it was taken up again
+        with path.open(newline="", encoding="utf-8") as file:
+            logged += [int(line["step"]) for line in csv.DictReader(file)]
+    return [max(logged) + 1] if logged else []
 
 
 def _comparable(folder: Path, first: _Files) -> _Files:

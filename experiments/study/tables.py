@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,17 +67,20 @@ def labels_of(cells: Iterable[Cell]) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def recorded(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return on what the cells of a study were made; where they differ, all of it.
+    """Return on what and with which settings the cells of a study were made; where they differ, all of it.
 
     Args:
         records: of the cells.
 
     Example:
-        >>> record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "ab"}
+        >>> record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "ab", "hash": "0"}
         >>> recorded([record, {**record, "commit": "c0ffee"}])
-        {'device': 'cpu', 'torch': '2.11', 'commit': 'c0ffee', 'protocol': 'ab'}
+        {'device': 'cpu', 'torch': '2.11', 'commit': 'c0ffee', 'protocol': 'ab', 'settings_hash': 'f1534392279bddbf'}
     """
-    return {name: _all_of(found(record) for record in records) for name, found in _RECORDED.items()}
+    hashes = "".join(sorted(record["hash"] for record in records))
+    settings_hash = hashlib.sha256(hashes.encode()).hexdigest()[:16] if records else ""
+    made = {name: _all_of(found(record) for record in records) for name, found in _RECORDED.items()}
+    return {**made, "settings_hash": settings_hash}
 
 
 _RECORDED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -100,7 +104,7 @@ def _table(form: Form, found: Sequence[Line], paper: Paper, said: tuple[str, ...
 def _notes(results: Results, found: Sequence[Line], paper: Paper, common: Mapping[str, object]) -> Iterator[str]:
     labels = {line.names[1]: line.labels[1] for line in found}
     control, oracle = (labels.get(name, name) for name in (CONTROL, ORACLE))
-    yield from notes.setting(results, common)
+    yield from notes.setting(results, found, common)
     yield from notes.comparisons(results, found, control)
     yield from notes.gap(found, control, oracle)
     yield from notes.references(found)

@@ -21,7 +21,9 @@ LEVELS = {"control": 40, "synthetic": 60, "oracle": 80}
 
 def _render(cells: Any, made: list[Any], form: Form, to: Path) -> list[dict[str, str]]:
     results = load(cells.root, made)
-    render(form, results, labels_of(made), paper("table1", "Scenes"), {"dataset": "Scenes", "settings_hash": "abc"}, to)
+    render(
+        form, results, labels_of(made), paper("table1", "Scenes"), {"dataset": "Scenes", "settings": "scenes-small"}, to
+    )
     with (to / f"{form.name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -50,12 +52,16 @@ def test_table_1_has_a_line_per_row_and_the_paper_beside_it(cells: Any, made: li
     assert "50 % [50, 50]" in body[2]
     assert "100 % [100, 100]" in body[3]
     assert body[6].endswith("| - |")
-    assert "12 queries; gallery of 50 captions; seeds 0, 1; device cpu; protocol abc" in text
+    assert (
+        "12 queries; gallery of 50 captions; seeds 0, 1; optimiser steps: CLIP 20, MINE 20; device cpu; protocol abc"
+        in text
+    )
     assert "random ranking: 20.0 / 4.0 / 2.0" in text
     one = next(record for record in records if (record["row"], record["measure"]) == ("synthetic", "ODmAP@1"))
     assert float(one["difference"]) == pytest.approx(20, abs=1e-4)
     assert (one["common_seeds"], one["paper"], one["paper_source"]) == ("0 1", "70.1", "Table 1, COCO")
-    assert (one["torch"], one["commit"], one["settings_hash"]) == ("2.11", "c0ffee", "abc")
+    assert (one["torch"], one["commit"], one["settings"]) == ("2.11", "c0ffee", "scenes-small")
+    assert len({record["settings_hash"] for record in records} - {""}) == 1
     assert {record["gap_closed"] for record in records if record["measure"] != "ODmAP@1"} == {""}
 
 
