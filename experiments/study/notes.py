@@ -11,7 +11,7 @@ from experiments.study.results import RERANKED, Results
 
 INTERVALS = (
     "Square brackets hold 95 % bootstrap intervals over groups of queries (those of one source image), a query's value "
-    "being its mean over the seeds; they do not cover the spread over seeds, which is given as a standard deviation."
+    "being its mean over the seeds; they do not cover the spread over seeds, whose standard deviation the csv holds."
 )
 
 
