@@ -96,8 +96,10 @@ def test_rows_are_compared_on_the_seeds_that_both_have() -> None:
 
 
 def test_the_share_of_a_gap_is_that_of_a_slow_bootstrap_of_groups() -> None:
-    control, oracle = _random(7, 40), _random(8, 70)
-    row = control + 0.6 * (oracle - control) + np.random.default_rng(9).normal(0, 8, control.shape)
+    control, oracle, noise = (
+        np.repeat(_random(seed, mean, (3, 20)), 2, axis=1) for seed, mean in ((7, 40), (8, 70), (9, 0))
+    )
+    row = control + 0.6 * (oracle - control) + noise
     found = recovered(_scores(row), _scores(control), _scores(oracle))
     start, mine, end = (values.mean(axis=0) for values in (control, row, oracle))
     assert found.share == pytest.approx(100 * (mine - start).mean() / (end - start).mean())
@@ -105,7 +107,12 @@ def test_the_share_of_a_gap_is_that_of_a_slow_bootstrap_of_groups() -> None:
     for _ in range(4000):
         drawn = [query for group in generator.integers(20, size=20) for query in (2 * group, 2 * group + 1)]
         shares.append(100 * sum(mine[drawn] - start[drawn]) / sum(end[drawn] - start[drawn]))
-    assert [found.low, found.high] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.7)
+    assert [found.low, found.high] == pytest.approx(
+        np.quantile(shares, [0.025, 0.975]), abs=0.05 * (max(shares) - min(shares))
+    )
+    alone = np.arange(40)
+    apart = recovered(_scores(row, groups=alone), _scores(control, groups=alone), _scores(oracle, groups=alone))
+    assert apart.high - apart.low < 0.85 * (found.high - found.low)
 
 
 def test_no_share_is_given_of_a_gap_that_is_not_clearly_there() -> None:
