@@ -80,12 +80,13 @@ def template(text: str) -> str:
     return text
 
 
-def load_data(path: Path, keys: Sequence[str] = ()) -> Data:
-    """Build the data module of a run's config; its synthetic set, of which no experiment asks, is left out.
+def load_data(path: Path, keys: Sequence[str] = (), *, synthetic: bool = False) -> Data:
+    """Build the data module of a run's config; its synthetic set, of which few experiments ask, is left out.
 
     Args:
         path: config with a section `data`.
         keys: what replaces single keys of it, as `["--data.init_args.root", "data/scenes"]`.
+        synthetic: whether to keep it.
 
     Raises:
         MissingPathError: there is no such file.
@@ -93,7 +94,8 @@ def load_data(path: Path, keys: Sequence[str] = ()) -> Data:
         SystemExit: after one sentence, if a key or a class is misspelled.
     """
     section = _section(path, "data")
-    (section.get("init_args") or {}).pop("synthetic", None)
+    if not synthetic:
+        (section.get("init_args") or {}).pop("synthetic", None)
     data: Data = _build((RetrievalDataModule, GroupedDataModule), "data", section, keys)
     return data
 

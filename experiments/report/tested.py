@@ -1,0 +1,221 @@
+"""What `train.py test` left of one run, and the data that it was tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules import RetrievalDataModule
+from datamodules.errors import ConfigError
+from datamodules.sources import rows_of
+from datamodules.synthetic_set import SyntheticSet
+from experiments.options import load_data
+from metrics.compare import check_comparable
+from metrics.per_query import PerQuery, PerQueryError, read
+
+STATES = ("fixed", "broken", "unchanged")
+"""What became of a query from one run to another; of a single run see `OUTCOMES`."""
+OUTCOMES = ("right", "wrong")
+"""Whether the first caption is relevant and names nothing that was removed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run and what it found for every query.
+
+    Attributes:
+        folder: as `train.py test` left it.
+        name: what to call it.
+        found: its ODmAP, after re-ranking where that was done.
+    """
+
+    folder: Path
+    name: str
+    found: PerQuery
+
+    @staticmethod
+    def read(folder: Path, name: str | None = None, *, reranked: bool = True) -> Run:
+        """Read the results of a run.
+
+        Args:
+            folder: holds `odmap.parquet`.
+            name: what to call it; None for what its path says.
+            reranked: whether to take what a model that re-ranks has after that.
+
+        Raises:
+            ConfigError: it holds no results that can be used.
+        """
+        after = folder / "reranked-odmap.parquet"
+        path = after if reranked and after.is_file() else folder / "odmap.parquet"
+        try:
+            found = read(path)
+        except PerQueryError as error:
+            raise ConfigError(f"{error} (`--run` and `--against` take a folder that `train.py test` wrote.)") from error
+        return Run(folder, name or called(folder), found)
+
+    @cached_property
+    def retrieved(self) -> NDArray[np.int64]:
+        """`[Q, K]` ids of captions, best first, -1 where there is none."""
+        column = self.found.table["retrieved_ids"].combine_chunks()
+        ids: NDArray[np.int64] = column.flatten().to_numpy().reshape(len(column), -1)
+        return ids
+
+    @property
+    def first(self) -> NDArray[np.float64]:
+        """`[Q]` ODmAP@1, 0 or 100."""
+        return self.found.values(["ODmAP@1"])[:, 0]
+
+    @property
+    def cuts(self) -> list[str]:
+        """The measures ODmAP@k, ascending."""
+        return [name for name in self.found.measures if name.startswith("ODmAP@")]
+
+    def masks(self, role: str, class_names: Sequence[str]) -> NDArray[np.bool_]:
+        """Return `[Q, C]` bool: the classes that each query's image lost (`removed`) or still has (`kept`).
+
+        Raises:
+            ConfigError: the data have no such class.
+        """
+        index = {name: place for place, name in enumerate(class_names)}
+        mask = np.zeros((len(self.found.ids), len(index)), dtype=bool)
+        for row, names in enumerate(self.found.table[role].to_pylist()):
+            for name in names:
+                if name not in index:
+                    raise ConfigError(f"{self.found.path} names the class {name!r}, which `--data` does not have.")
+                mask[row, index[name]] = True
+        return mask
+
+    def nearest(self, file: str) -> Path | None:
+        """Return the file of this name in the folder of the results or, of a run's folders, the next one above."""
+        folders = [self.folder, *self.folder.absolute().parents[:4]]
+        return next((folder / file for folder in folders if (folder / file).is_file()), None)
+
+
+def called(folder: Path) -> str:
+    """Return what tells a folder of results from others.
+
+    Example:
+        >>> called(Path("runs/demo/20250131-120000/checkpoints/best-test-20250131-130000"))
+        'demo/20250131-120000'
+        >>> called(Path("studies/s/cells/clip/control/seed0/test/20250131-120000"))
+        'clip/control/seed0'
+    """
+    parts = folder.absolute().parts
+    if "cells" in parts[:-3]:
+        start = len(parts) - parts[::-1].index("cells")
+        return "/".join(parts[start : start + 3])
+    end = parts.index("checkpoints") if "checkpoints" in parts else len(parts)
+    return "/".join(parts[max(end - 2, 0) : end])
+
+
+def read_runs(options: Namespace) -> list[Run]:
+    """Return the run of `--run` and, where it is given, that of `--against`.
+
+    Raises:
+        ConfigError: one cannot be used, or the two were not asked the same.
+    """
+    names = options.names or [None, None]
+    folders = [options.run, *([] if options.against is None else [options.against])]
+    runs = [Run.read(folder, name, reranked=options.reranked) for folder, name in zip(folders, names, strict=False)]
+    try:
+        for run in runs[1:]:
+            check_comparable(runs[0].found, run.found)
+    except PerQueryError as error:
+        raise ConfigError(str(error)) from error
+    return runs
+
+
+def states(runs: Sequence[Run]) -> list[str]:
+    """Return what became of each query, one of `STATES` for two runs and of `OUTCOMES` for one."""
+    if len(runs) == 1:
+        return [OUTCOMES[0] if value > 0 else OUTCOMES[1] for value in runs[0].first]
+    signs = np.sign(runs[1].first - runs[0].first).astype(int)
+    return [{1: "fixed", -1: "broken", 0: "unchanged"}[sign] for sign in signs.tolist()]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The data that runs were tested on.
+
+    Attributes:
+        data: prepared.
+        split: the images that were asked of.
+        made: the synthetic images of the split.
+        rows: `[Q]` row of `made` for each query.
+        sources: `[Q]` image row of the data for the source of each query.
+    """
+
+    data: RetrievalDataModule
+    split: str
+    made: SyntheticSet
+    rows: NDArray[np.int64]
+    sources: NDArray[np.int64]
+
+    @staticmethod
+    def load(config: Path, keys: Sequence[str], run: Run) -> Asked:
+        """Load the data of a config and find the queries of a run in them.
+
+        Raises:
+            ConfigError: it is no config of retrieval with a synthetic set, or that is not what the run was asked.
+            UserError: data are not there or broken.
+        """
+        data = load_data(config, keys, synthetic=True)
+        if not isinstance(data, RetrievalDataModule) or data.synthetic_root is None:
+            raise ConfigError(f"{config} has no synthetic set (key `data.init_args.synthetic`), which queries are of.")
+        data.prepare_data()
+        data.setup("test")
+        split = data.val_split if run.found.about.get("stage") == "val" else data.test_split
+        tables = data.tables
+        made = SyntheticSet.read(data.synthetic_root, [split], tables.class_names, tables.image_ids)
+        rows = rows_of(made.image_ids, np.asarray(run.found.ids, dtype=np.int64))
+        if (rows < 0).any():
+            raise ConfigError(
+                f"{run.found.path} has the query {run.found.ids[int(rows.argmin())]}, which split {split} of "
+                f"{made.root} has not: give with `--data` the config that the run was tested with."
+            )
+        return Asked(data, split, made, rows, rows_of(tables.image_ids, made.source_image_ids[rows]))
+
+    @property
+    def protocol_hash(self) -> str:
+        """First digits of the SHA-256 of the synthetic set's protocol, as cells of a study record it."""
+        return hashlib.sha256((self.made.root / "protocol.json").read_bytes()).hexdigest()[:16]
+
+
+def caption_rows(asked: Asked, run: Run, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the caption rows of captions that a run retrieved.
+
+    Raises:
+        ConfigError: the data have no such caption.
+    """
+    rows = rows_of(asked.data.tables.caption_ids, ids)
+    if (rows < 0).any():
+        raise ConfigError(
+            f"{run.found.path} retrieved the caption {ids[rows < 0][0]}, which the data have not: give with `--data` "
+            "the config that the run was tested with."
+        )
+    return rows
+
+
+def words(asked: Asked, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return captions with the phrases of them that name classes.
+
+    Args:
+        asked: the data.
+        rows: `[R]` caption rows.
+
+    Returns:
+        For each caption `text`, and `phrases` as lists of start, end and class indices.
+    """
+    texts, found = asked.data.tables.texts.take(rows), asked.data.phrases(rows)
+    return [
+        {"text": text, "phrases": [[one.start, one.end, sorted(one.classes)] for one in phrases if one.classes]}
+        for text, phrases in zip(texts, found, strict=True)
+    ]
