@@ -11,6 +11,14 @@ from cli import friendly
 from datamodules.errors import ConfigError
 
 EXPERIMENTS = {
+    "table1": "ODmAP of every model: D alone, D + D', and trained on data without a correlation",
+    "table2": "recall of the same, in both directions",
+    "table3": "caption strategies and fills",
+    "figure3": "what two models retrieve for images and their counterfactuals, word by word",
+    "figure4": "recall and ODmAP by the ratio of synthetic to original pairs",
+    "beyond": "what the paper does not try, on the same footing as Table 1",
+    "readme": "puts the tables of results into README.md, or checks them",
+    "report": "one run, or two compared, as a page that opens from disk",
     "maps": "where models look for a text, drawn side by side and scored against boxes or masks",
     "spurious_words": "which words a model's errors align with",
 }
