@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 
 from datamodules.arguments import check_counts
 from datamodules.datasets import Captions, OriginalImages, QueryImages, RetrievalDataset
@@ -22,6 +24,7 @@ from datamodules.phrases.protocol import PhraseMatcher
 from datamodules.positives import Positives, read_all_positives
 from datamodules.processor import Processor, find_processor
 from datamodules.sampling import MixingMode
+from datamodules.sources import rows_of
 from datamodules.synthetic_set import SyntheticSet, check_finished, check_origin, has_split, is_finished
 from datamodules.tables import Tables
 from datamodules.training import TrainingDataModule
@@ -161,6 +164,27 @@ class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
         """
         return open_rgb(self.image_path(row))
 
+    def texts_of(self, caption_ids: NDArray[np.int64]) -> list[str]:
+        """Return captions of the data set by their ids, `[N]`.
+
+        Raises:
+            KeyError: there is no such caption.
+        """
+        return self.tables.texts.take(_found(self.tables.caption_ids, caption_ids))
+
+    def files_of(self, image_ids: NDArray[np.int64]) -> list[Path]:
+        """Return the files of images by their ids, `[N]`: of originals, and of queries of both evaluated splits.
+
+        Raises:
+            KeyError: there is no such image.
+        """
+        made = self._synthetic(self.val_split, self.test_split)
+        if made is None:
+            return [self.image_path(row) for row in _found(self.tables.image_ids, image_ids)]
+        originals = len(self.tables)
+        rows = _found(np.append(self.tables.image_ids, made.image_ids), image_ids)
+        return [self.image_path(row) if row < originals else made.path(row - originals) for row in rows]
+
     def prepare_data(self) -> None:
         """Parse and cache what is not cached yet, and have the synthetic set made where it can be.
 
@@ -223,3 +247,10 @@ class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
         """Return the loaders of `test_dataloader` without the queries."""
         loaders = self.test_dataloader()
         return [loaders[0], loaders[-1]]
+
+
+def _found(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    rows = rows_of(ids, wanted)
+    if (rows < 0).any():
+        raise KeyError(f"The data set has no id {wanted[rows < 0][0]}.")
+    return rows

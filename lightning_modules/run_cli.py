@@ -19,7 +19,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.base import RetrievalModule
-from lightning_modules.callbacks import CalmProgressBar, ClosingTable, SaveEmbeddings, SaveQueries, SaveRunConfig
+from lightning_modules.callbacks import (
+    CalmProgressBar,
+    ClosingTable,
+    LogRetrieved,
+    SaveEmbeddings,
+    SaveQueries,
+    SaveRunConfig,
+)
 from lightning_modules.checkpoints import checkpoint_class
 from lightning_modules.grouped import GroupedModule
 from lightning_modules.image_text import ImageTextModule
@@ -134,7 +141,7 @@ class RetrievalCLI(LightningCLI):
         _ = csv.experiment  # opens the log while the folder is new: later it warns of the files of this very run
         callbacks: list[Callback] = [*_as_list(trainer.callbacks), ClosingTable()]
         if isinstance(self.model, RetrievalModule):
-            callbacks.append(SaveQueries())
+            callbacks += [SaveQueries(), LogRetrieved()]
         if not isinstance(self.model, GroupedModule):  # which predicts classes and writes those
             callbacks.append(SaveEmbeddings())
         if trainer.enable_progress_bar is not False and not any(isinstance(one, ProgressBar) for one in callbacks):

@@ -3,6 +3,7 @@
 from lightning_modules.callbacks.closing_table import ClosingTable
 from lightning_modules.callbacks.couples_seen import CouplesSeen
 from lightning_modules.callbacks.finite_loss import FiniteLoss
+from lightning_modules.callbacks.log_retrieved import LogRetrieved
 from lightning_modules.callbacks.progress_bar import CalmProgressBar
 from lightning_modules.callbacks.querybank import Querybank
 from lightning_modules.callbacks.save_config import SaveRunConfig
@@ -15,6 +16,7 @@ __all__ = [
     "ClosingTable",
     "CouplesSeen",
     "FiniteLoss",
+    "LogRetrieved",
     "Querybank",
     "SaveEmbeddings",
     "SavePredictions",

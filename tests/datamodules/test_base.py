@@ -382,3 +382,15 @@ def test_samples_of_training_are_drawn_by_seed_from_its_originals(world):
     assert not all(map(torch.equal, drawn(seed=2), (images, captions)))
     everything = world.datamodule().training_samples(99, 99)
     assert [sum(len(batch.image_ids) for batch in loader) for loader in everything] == [8, 16]
+
+
+def test_captions_and_files_are_found_by_id(world):
+    datamodule = world.datamodule()
+    assert datamodule.texts_of(np.array([1003, 1000])) == ["a dog 3", "a cat 0"]
+    query = 2**40 + 256 * 110
+    files = datamodule.files_of(np.array([query, 100, 111]))
+    assert files == [world.synthetic / "test" / "10.png", *(world.folder / "images" / f"{row}.png" for row in (0, 11))]
+    assert world.datamodule(synthetic=None).files_of(np.array([100]))[0].is_file()
+    for lost in (datamodule.texts_of, datamodule.files_of):
+        with pytest.raises(KeyError, match="no id 7"):
+            lost(np.array([100 if lost == datamodule.files_of else 1000, 7]))
