@@ -29,7 +29,7 @@ def class_pairs(runs: Sequence[Run], class_names: Sequence[str]) -> str:
     if len(values) == 2:
         change = "{row} removed, {column} kept: {value} points"
         panels.append(Panel("second - first", values[1] - values[0], 100.0, change))
-    return draw(panels, [class_names[place] for place in asked])
+    return draw(panels, [class_names[place] for place in asked.tolist()])
 
 
 def _by_pair(
