@@ -29,13 +29,14 @@ class Querybank(Callback):
     Args:
         images: training images in the bank, all where there are fewer.
         captions: training captions in the bank, all where there are fewer.
-        temperature: that of the softmax over cosines: 0.05 is the inverse of the paper's 20.
+        temperature: that of the softmax over cosines; 0.01 is where CLIP's own ends. It has to fit how far a model's
+            cosines spread: where it is too high, hubs grow instead. Choose it by `validate`.
 
     Raises:
         ConfigError: an argument is not above 0.
     """
 
-    def __init__(self, images: int = 5000, captions: int = 5000, temperature: float = 0.05) -> None:
+    def __init__(self, images: int = 5000, captions: int = 5000, temperature: float = 0.01) -> None:
         for key, value in {"images": images, "captions": captions, "temperature": temperature}.items():
             if not value > 0:
                 raise ConfigError(f"`trainer.callbacks.init_args.{key}` is {value}: give a number above 0.")
