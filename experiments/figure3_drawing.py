@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ class Line(NamedTuple):
     parts: tuple[tuple[str, str], ...]
 
     @staticmethod
-    def of(caption: dict[str, Any], wrong: AbstractSet[int], right: AbstractSet[int]) -> Line:
+    def of(caption: dict[str, Any], wrong: set[int], right: set[int]) -> Line:
         """Mark the phrases of a caption that name a class which is wrong or, naming none of these, one that is right.
 
         Args:

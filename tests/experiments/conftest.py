@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.options import load_data
 from lightning_modules.processor import Processor
 from metrics import per_query
 
@@ -164,3 +166,92 @@ class Cells:
 def cells(tmp_path: Path) -> Cells:
     """Return what writes cells below a folder."""
     return Cells(tmp_path / "study")
+
+
+class Retrieved:
+    """Dogs and lamps in a folder, 30 of them with one of the two removed, and runs that retrieved captions for these.
+
+    Args:
+        root: where to put them.
+    """
+
+    SAID = (
+        ("a puppy near a lamp", "a dog"),
+        ("</script><img src=x onerror=document.title='owned'> a dog & a lamp", "a lamp"),
+    )
+    QUERIES = 30
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.config = root, root / "run.yaml"
+        photos, words = root / "photos", root / "words.yaml"
+        root.mkdir()
+        words.write_text("classes: {dog: [puppy], lamp: []}\n")
+        for split, count in {"train": 4, "test": self.QUERIES}.items():
+            lines = []
+            for number in range(count):
+                name = f"{number} <b>.png"
+                self._draw(photos / split / name, number)
+                objects = {"bbox": [[0, 0, 6, 6], [6, 6, 6, 6]], "categories": ["dog", "lamp"]}
+                lines.append({"file_name": name, "text": list(self.SAID[number % 2]), "objects": objects})
+            self._lines(photos / split, lines)
+        chunker = "{class_path: datamodules.phrases.RuleChunker}"
+        given = f"{{word_list: {words}, chunker: {chunker}}}"
+        matcher = f"{{class_path: datamodules.phrases.WordListMatcher, init_args: {given}}}"
+        options = f"{{root: {photos}, synthetic: {root / 'made'}, num_workers: 0, matcher: {matcher}}}"
+        self.config.write_text(f"data: {{class_path: FolderDataModule, init_args: {options}}}\n")
+        self._make()
+
+    def _draw(self, path: Path, shade: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (8 * shade, 90, 30)).save(path)
+
+    def _lines(self, folder: Path, lines: list[dict[str, Any]]) -> None:
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _make(self) -> None:
+        self.tables = load_data(self.config).tables
+        rows = self.tables.rows("test")
+        lines = []
+        for number, source in enumerate(self.tables.image_ids[rows].tolist()):
+            roles = ("dog", "lamp") if number % 2 else ("lamp", "dog")
+            self._draw(self.root / "made" / "test" / f"{number}.png", number)
+            ids = {"image_id": 2**40 + number, "caption_id": -1, "source_image_id": source, "source_caption_id": -1}
+            lines.append(ids | {"file_name": f"{number}.png", "text": "", "removed": roles[:1], "kept": roles[1:]})
+        self._lines(self.root / "made" / "test", lines)
+        (self.root / "made" / "protocol.json").write_text("{}")
+
+    def first(self, name: str) -> Any:
+        """Return whether the first caption is right for each query, 0 or 100."""
+        return 100.0 * (np.random.default_rng(len(name)).random(self.QUERIES) < {"before": 0.3, "after": 0.7}[name])
+
+    def run(self, name: str, shift: int = 0, checkpoint: str = "") -> Path:
+        """Write what `train.py test` would, and return its folder."""
+        number, first = np.arange(self.QUERIES), self.first(name)
+        removed = [["dog"] if query % 2 else ["lamp"] for query in number]
+        kept = [["lamp"] if query % 2 else ["dog"] for query in number]
+        captions = self.tables.caption_ids
+        columns = {
+            "query_id": 2**40 + number + shift,
+            "source_image_id": self.tables.image_ids[self.tables.rows("test")],
+            "removed": removed,
+            "kept": kept,
+            "retrieved_ids": np.stack([np.roll(captions, -query)[:5] for query in number]),
+            "ODmAP@1": first,
+            "hallucinated@1": 100 - first,
+        }
+        per_query.write(
+            self.root / name / "odmap.parquet",
+            columns,
+            query_id="query_id",
+            group="source_image_id",
+            measures=["ODmAP@1", "hallucinated@1"],
+            fixed=["source_image_id", "removed", "kept"],
+            about={"stage": "test", "gallery": len(captions), "checkpoint": checkpoint},
+        )
+        return self.root / name
+
+
+@pytest.fixture
+def retrieved(tmp_path: Path) -> Retrieved:
+    """Return what writes results of runs on dogs and lamps."""
+    return Retrieved(tmp_path / "retrieved")

@@ -1,0 +1,139 @@
+"""The report of one run and of two, from results on disk to the page in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules.errors import ConfigError
+from experiments.report import main
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = "</script><img src=x onerror=document.title='owned'> a dog & a lamp"
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--v=0",
+    "--virtual-time-budget=2000",
+)
+QUERIES = 30
+
+
+@pytest.fixture
+def reports(retrieved: Any, tmp_path: Path) -> Any:
+    """Write a report of the runs of these qualities, and return its text."""
+
+    def write(*runs: str, to: str = "report.html", images: int = 4) -> str:
+        folders = [retrieved.run(name) for name in runs]
+        against = ["--against", str(folders[1])] if len(folders) == 2 else []
+        options = ["--data", str(retrieved.config), "--images", str(images), "--to", str(tmp_path / to)]
+        assert main(["--run", str(folders[0]), *against, *options]) == 0
+        return (tmp_path / to).read_text(encoding="utf-8")
+
+    return write
+
+
+def held(page: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(re.findall(r'id="held">(.*?)</script>', page, re.S)[0])
+    return found
+
+
+def test_queries_are_fixed_broken_or_unchanged(reports: Any) -> None:
+    given = held(reports("before", "after"))
+    states = [given["states"][query["state"]] for query in given["queries"]]
+    scores = [tuple(query["scores"]) for query in given["queries"]]
+    assert set(states) == {"fixed", "broken", "unchanged"}
+    assert states == [{100: "fixed", -100: "broken", 0: "unchanged"}[int(two - one)] for one, two in scores]
+    drawn = [states[int(place)] for place in given["pictures"]]
+    assert len(drawn) == 4
+    assert set(drawn) == set(states)  # each kind has a turn
+    assert all(uri.startswith("data:image/jpeg;base64,") for pair in given["pictures"].values() for uri in pair)
+
+
+def test_phrases_name_the_classes_of_the_data(reports: Any) -> None:
+    given = held(reports("before"))
+    assert given["states"] == ["right", "wrong"]
+    caption = next(caption for caption in given["captions"] if caption["text"] == "a puppy near a lamp")
+    named = {caption["text"][start:end]: [given["classes"][place] for place in classes]
+             for start, end, classes in caption["phrases"]}  # fmt: skip
+    assert named == {"a puppy": ["dog"], "a lamp": ["lamp"]}
+
+
+def test_nothing_is_fetched_and_text_is_no_markup(reports: Any) -> None:
+    page = reports("before", "after")
+    assert any(caption["text"] == HOSTILE for caption in held(page)["captions"])
+    assert "<img src=x" not in page
+    assert page.count("</script>") == 2
+    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:|#)", page)
+    assert "script-src &#x27;sha256-" in page or "script-src 'sha256-" in page
+    assert "'unsafe-inline'; script-src" in unescape(page)
+
+
+def test_the_numbers_are_those_of_the_results(reports: Any, retrieved: Any) -> None:
+    page = reports("before", "after")
+    for name in ("before", "after"):
+        mean = np.mean(retrieved.first(name))
+        assert re.search(rf"<td>ODmAP@1</td>.*?{mean:.1f} \(", page)
+    change = np.mean(retrieved.first("after")) - np.mean(retrieved.first("before"))
+    assert f"<td>{change:+.1f} (" in page
+    for part in ("data fingerprint", "protocol hash", "ODmAP@1, ", "P(column | row)"):
+        assert part in page
+
+
+def test_other_data_than_the_tested_are_refused(reports: Any, retrieved: Any, tmp_path: Path) -> None:
+    folder = retrieved.run("before", shift=1000)
+    with pytest.raises(ConfigError, match=r"has the query .* config that the run was tested with"):
+        main(["--run", str(folder), "--data", str(retrieved.config), "--to", str(tmp_path / "no.html")])
+    with pytest.raises(ConfigError, match=r"There is no file .*--run"):
+        main(["--run", str(tmp_path / "nowhere"), "--data", str(retrieved.config)])
+
+
+def browse(path: Path, fragment: str, profile: Path) -> str:
+    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", f"{path.as_uri()}#{fragment}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
+    given = held(reports("before", "after"))
+    path, profile = tmp_path / "report.html", tmp_path / "profile"
+    dog = given["classes"].index("dog")
+    fixed = given["states"].index("fixed")
+    wanted = {
+        "": given["queries"],
+        "class=dog": [query for query in given["queries"] if dog in query["removed"]],
+        "state=fixed": [query for query in given["queries"] if query["state"] == fixed],
+        "search=ONERROR&class=dog": [
+            query
+            for query in given["queries"]
+            if dog in query["removed"]
+            and any("onerror" in given["captions"][place]["text"] for run in query["captions"] for place in run)
+        ],
+    }
+    for fragment, queries in wanted.items():
+        page = browse(path, fragment, profile)
+        assert f"{len(queries)} of {QUERIES} queries, page 1 of" in page, fragment
+        assert page.count("<article>") == min(len(queries), 12)
+        assert "<title>owned" not in page
+        assert 'class="wrong"' in page
+    last = browse(path, "page=3", profile)
+    assert "page 3 of 3" in last
+    assert last.count("<article>") == QUERIES - 24
