@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from torch import Tensor
 
@@ -100,6 +101,7 @@ def fitted(world: Path) -> tuple[Path, str]:
         patch.setattr(sys, "stdout", page)
         status, folder = _run(world, "fit")
     assert status == 0
+    wandb.finish()  # as the end of a process does
     return folder, page.getvalue()
 
 
@@ -113,7 +115,8 @@ def test_fit_leaves_a_record(fitted: tuple[Path, str], world: Path) -> None:
     folder, _ = fitted
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
+    (run,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    assert all(key in run.read_bytes() for key in (b"train/loss", b"val/rsum", b"val/ODmAP@1"))
     assert (world / "synthetic" / "protocol.json").is_file()
 
 
@@ -156,7 +159,17 @@ def tested(world: Path, fitted: tuple[Path, str]) -> tuple[Path, Path, str]:
         patch.setattr(sys, "stdout", page)
         status, folder = _run(world, "test", "--ckpt_path", str(checkpoint))
     assert status == 0
+    wandb.finish()
     return folder, checkpoint.parent / f"best-test-{folder.name}", page.getvalue()
+
+
+def test_test_logs_retrieved_captions(tested: tuple[Path, Path, str]) -> None:
+    folder, beside, _ = tested
+    (path,) = folder.glob("wandb/offline-run-*/files/media/table/test/retrieved_*.table.json")
+    found = json.loads(path.read_text())
+    assert [row[0] for row in found["data"]] == per_query.read(beside / "odmap.parquet").ids  # few enough for all
+    assert all(isinstance(row[found["columns"].index("caption 5")], str) for row in found["data"])
+    assert all(row[1] == row[2] == "Image" for row in found["data"])  # a table's artifact has them
 
 
 def test_test_searches_the_captions_of_all_splits(tested: tuple[Path, Path, str]) -> None:
