@@ -28,7 +28,7 @@ def check_resumable(path: str, kind: type[Any], class_path: str | None, max_epoc
             "goes on with its own model; give the checkpoint of one, or the config of the other."
         )
     held = read_checkpoint(path, "ckpt_path")
-    limits = {"epochs": (_epochs_done(held), max_epochs), "steps": (held.get("global_step", 0), max_steps)}
+    limits = {"epochs": (epochs_done(held), max_epochs), "steps": (held.get("global_step", 0), max_steps)}
     for unit, (done, limit) in limits.items():
         if limit is not None and 0 <= limit <= done:
             raise ConfigError(
@@ -37,8 +37,12 @@ def check_resumable(path: str, kind: type[Any], class_path: str | None, max_epoc
             )
 
 
-def _epochs_done(held: dict[str, Any]) -> int:
-    """Return how many epochs a checkpoint has finished, that one included whose validation it was saved at."""
+def epochs_done(held: dict[str, Any]) -> int:
+    """Return how many epochs a checkpoint has finished, that one included whose validation it was saved at.
+
+    Args:
+        held: what the checkpoint holds, see `lightning_modules.checkpoints.read_checkpoint`.
+    """
     loop = held.get("loops", {}).get("fit_loop", {})
     epochs: dict[str, int] = loop.get("epoch_progress", {}).get("current", {})
     processed = epochs.get("processed", 0)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from datamodules.errors import ConfigError
 from experiments.study.rows import Row, row
 from experiments.study.settings import STANDARD, Model, Settings, merged
 
+_BEGUN, _FINISHED = "begun.json", "cell.json"
 _TEST = "test"  # the written split that queries of the test come from
 
 
@@ -78,7 +81,7 @@ class Cell:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """Everything that decides its result."""
-        config = self.config.read_text(encoding="utf-8")
+        config = yaml.safe_load(self.config.read_text(encoding="utf-8"))  # without its comments
         parent = self.parent
         return {
             "config": config,
@@ -99,9 +102,33 @@ class Cell:
         """Return what was found, None where the cell is not finished.
 
         Raises:
-            ConfigError: it was made with other settings, or its record is damaged.
+            ConfigError: it was made or begun with other settings, or its record is damaged.
         """
-        path = self.folder(root) / "cell.json"
+        folder = self.folder(root)
+        if not (folder / _FINISHED).exists():
+            self._checked(folder / _BEGUN)
+            return None
+        return self._checked(folder / _FINISHED)
+
+    def begin(self, root: Path) -> None:
+        """Write down what decides its result, into its folder, before anything is made of it.
+
+        Raises:
+            ConfigError: it was begun with other settings.
+        """
+        if self._checked(self.folder(root) / _BEGUN) is None:
+            self._write(self.folder(root) / _BEGUN, {})
+
+    def finish(self, root: Path, found: Mapping[str, Any]) -> None:
+        """Write down what was found, which makes it finished."""
+        self._write(self.folder(root) / _FINISHED, found)
+
+    def _write(self, path: Path, found: Mapping[str, Any]) -> None:
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps({"hash": self.hash, **found, "spec": self.spec}, indent=1), encoding="utf-8")
+        draft.replace(path)
+
+    def _checked(self, path: Path) -> dict[str, Any] | None:
         if not path.exists():
             return None
         try:

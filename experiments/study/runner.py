@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import yaml
 
 from datamodules.errors import ConfigError, UserError
 from experiments.study.cells import Cell
-from experiments.study.record import record
-from experiments.study.settings import STANDARD
-
-_TRAIN = Path(__file__).parents[2] / "train.py"
-_QUIET = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}}
-_SAID = 300  # characters of a failed command's last line
+from experiments.study.commands import CommandError, Commands, ended_like_interrupted, places
+from experiments.study.making import Maker
 
 
-class CellError(UserError):
-    """A command of a cell failed."""
-
-
-def run(cells: Sequence[Cell], root: Path, jobs: int | None = None) -> list[str]:
+def run(cells: Sequence[Cell], root: Path, jobs: int | None = None, wandb: str | None = None) -> list[str]:
     """Make the synthetic sets and the cells that are not finished, several at a time.
 
     A cell that fails does not stop the others. Interrupted, all commands are stopped; started again, finished cells are
@@ -43,23 +29,24 @@ def run(cells: Sequence[Cell], root: Path, jobs: int | None = None) -> list[str]
         cells: of one study; those whose checkpoints others test are made first.
         root: folder of the study.
         jobs: commands at a time; None for one per GPU, or two on the CPU of a machine with as many cores.
+        wandb: project of Weights & Biases that trainings and tests log to; None for none.
 
     Returns:
         A sentence for every cell that failed.
 
     Raises:
-        ConfigError: another command works on this study, or a cell was made with other settings.
+        ConfigError: another command works on this study, or a cell or a set was made with other settings.
         UserError: a synthetic set cannot be made.
     """
     every = list({cell.name: cell for cell in _with_parents(cells)}.values())
-    with _claimed(root):
-        todo = [cell for cell in every if cell.read(root) is None]
-        if not todo:
-            return []
-        places = _places(jobs)
-        print(f"{len(todo)} of {len(every)} cells to do, {len(places)} at a time, below {root / 'cells'}.", flush=True)
+    if not _unfinished(every, root):
+        return []
+    with ended_like_interrupted(), _claimed(root) as lock:
+        todo = _unfinished(every, root)
+        there = places(jobs)
+        print(f"{len(todo)} of {len(every)} cells to do, {len(there)} at a time, below {root / 'cells'}.", flush=True)
         _synthesise(todo)
-        return _run_all(todo, root, places)
+        return _Study(Maker(root, Commands([lock]), wandb), todo, there).run()
 
 
 def _with_parents(cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -69,9 +56,17 @@ def _with_parents(cells: Sequence[Cell]) -> Iterator[Cell]:
         yield cell
 
 
+def _unfinished(cells: Sequence[Cell], root: Path) -> list[Cell]:
+    return [cell for cell in cells if cell.read(root) is None]
+
+
 @contextmanager
-def _claimed(root: Path) -> Iterator[None]:
-    """Keep a second command from training the same cells."""
+def _claimed(root: Path) -> Iterator[int]:
+    """Keep a second command from training the same cells; yield the lock's file.
+
+    The commands of cells inherit the lock: where this one is killed, nobody trains a cell that one of them still
+    trains.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / "lock").open("w")
@@ -79,211 +74,97 @@ def _claimed(root: Path) -> Iterator[None]:
         raise ConfigError(f"`--work` {root} cannot be written ({error.strerror}): name another folder.") from error
     with lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise ConfigError(
-                f"Another command works on the study in {root}: wait until it ends, or name another `--work` folder."
+                f"Another command, or a training that a killed one left, works on the study in {root}: wait until it "
+                "ends, or name another `--work` folder."
             ) from error
-        yield
-
-
-def _places(jobs: int | None) -> list[dict[str, str]]:
-    """Return what the environment of each command at a time has else than this one."""
-    import torch
-
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    count = jobs or gpus or min(cores, 2)
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // count))}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-    return [
-        threads | ({"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]} if gpus > 1 else {})
-        for number in range(count)
-    ]
+        yield lock.fileno()
 
 
 def _synthesise(cells: Sequence[Cell]) -> None:
-    """Make the synthetic sets of the cells; those that are complete stay as they are."""
+    """Make the synthetic sets of the cells; a complete one is left as it is, after a look at what it was made of."""
     import synth
 
     configs = {name: config for cell in cells for name, config in cell.syntheses.items()}
     for name, config in configs.items():
         output = Path(config["output"])
-        if (output / "protocol.json").exists():
-            continue
-        print(f"Synthetic set `{name}`: {output}", flush=True)
         path = output.with_suffix(".yaml")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        synth.run_file(path)
+        if not (output / "protocol.json").exists():
+            print(f"Synthetic set `{name}`: {output}", flush=True)
+        made = synth.run(synth.load(path), alone=True)
+        if made.made:
+            made.show()
 
 
-def _run_all(cells: Sequence[Cell], root: Path, places: Sequence[Mapping[str, str]]) -> list[str]:
-    free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
-    for place in places:
-        free.put(place)
-    commands, failed, started = Commands(), [], time.monotonic()
-    names = {cell.name for cell in cells}
-    with ThreadPoolExecutor(len(places)) as pool:
+class _Study:
+    """Cells that are made side by side, those whose checkpoints others test before these."""
+
+    def __init__(self, maker: Maker, cells: Sequence[Cell], there: Sequence[Mapping[str, str]]) -> None:
+        self.maker, self.cells, self.jobs = maker, cells, len(there)
+        self.free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+        for place in there:
+            self.free.put(place)
+        self.started = time.monotonic()
+
+    def run(self) -> list[str]:
+        """Make them all, and return a sentence for each that failed."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                return self._collect(self._submit(pool))
+            except BaseException as error:
+                self.maker.commands.stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                if isinstance(error, KeyboardInterrupt):
+                    sys.stderr.write("Stopped; the same command goes on from here.\n")
+                raise
+
+    def _submit(self, pool: ThreadPoolExecutor) -> dict[Future[None], Cell]:
         made: dict[str, Future[None]] = {}
-        for cell in cells:  # parents come before their children, so that a child that waits blocks nobody it needs
-            parent = made.get(cell.parent.name) if cell.parent and cell.parent.name in names else None
-            made[cell.name] = pool.submit(_make, cell, root, free, commands, parent)
-        by_future = {future: cell for cell in cells for future in [made[cell.name]]}
+        for cell in self.cells:  # parents first, so that a cell that waits keeps no place from what it waits for
+            made[cell.name] = pool.submit(self._make, cell, made.get(cell.parent.name) if cell.parent else None)
+        return {made[cell.name]: cell for cell in self.cells}
+
+    def _make(self, cell: Cell, parent: Future[None] | None) -> None:
+        if parent is not None and parent.exception() is not None:
+            raise CommandError(f"it tests the checkpoint of {cell.row.checkpoint_of}, which failed")
+        place = self.free.get()
         try:
-            for done, future in enumerate(as_completed(by_future), start=1):
-                cell = by_future[future]
-                if error := future.exception():
-                    if not isinstance(error, UserError):
+            self.maker.make(cell, place)
+        finally:
+            self.free.put(place)
+
+    def _collect(self, made: Mapping[Future[None], Cell]) -> list[str]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        failed = []
+        columns = TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
+            task = bar.add_task("", total=len(made))
+            for done, future in enumerate(as_completed(made), start=1):
+                error = future.exception()
+                if error is not None:
+                    if not isinstance(error, UserError | OSError):
                         raise error
-                    failed.append(f"{cell.name}: {error}")
-                _tell(cell, root, done, len(cells), started)
-        except BaseException:
-            commands.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return failed
+                    failed.append(f"{made[future].name}: {error}")
+                print(f"[{done}/{len(made)}] {self._told(made[future], done)}", flush=True)
+                bar.advance(task)
+        return failed
 
-
-def _tell(cell: Cell, root: Path, done: int, count: int, started: float) -> None:
-    """Print how a cell ended, and how long the rest may take."""
-    passed = time.monotonic() - started
-    left = f"about {_time(passed / done * (count - done))} left" if done < count else f"{_time(passed)} in all"
-    found = cell.read(root)
-    said = "failed"
-    if found is not None:
+    def _told(self, cell: Cell, done: int) -> str:
+        """Say how a cell ended, and how long the rest may take."""
+        passed, ahead = time.monotonic() - self.started, len(self.cells) - done
+        left = f"about {_time(passed / done * ahead)} left" if ahead else f"{_time(passed)} in all"
+        found = cell.read(self.maker.root)
+        if found is None:
+            return f"{cell.name}: failed; {left}"
         shown = ("ODmAP@1", "reranked/ODmAP@1", "rsum")
-        scores = (f"{name} {found['scores'][name]:.1f}" for name in shown if name in found["scores"])
-        said = f"{', '.join(scores)} in {_time(found['record']['seconds'])}"
-    print(f"[{done}/{count}] {cell.name}: {said}; {left}", flush=True)
+        scores = ", ".join(f"{name} {found['scores'][name]:.1f}" for name in shown if name in found["scores"])
+        return f"{cell.name}: {scores} in {_time(found['record']['seconds'])}; {left}"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-
-
-class Commands:
-    """The commands that run now, which can be stopped together."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-
-    def call(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        """Run a command, whose output is appended to a log that begins with how to repeat it.
-
-        Raises:
-            CellError: it failed, or all were stopped.
-        """
-        if self._stopped:
-            raise CellError("stopped")
-        with log.open("ab") as file:
-            file.write(f"$ {' '.join(arguments)}\n".encode())
-            file.flush()
-            process = subprocess.Popen(  # noqa: S603 (our own program)
-                arguments, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=os.environ | environment
-            )
-        self._running.add(process)
-        try:
-            status = process.wait()
-        finally:
-            self._running.discard(process)
-        if status:
-            raise CellError(f"{_last_line(log)} ({log})")
-
-    def stop(self) -> None:
-        """Stop all of them, and start no more."""
-        self._stopped = True
-        for process in list(self._running):
-            process.terminate()
-
-
-def _make(
-    cell: Cell, root: Path, free: SimpleQueue[Mapping[str, str]], commands: Commands, parent: Future[None] | None
-) -> None:
-    if parent is not None and parent.exception() is not None:
-        raise CellError(f"it tests the checkpoint of {cell.row.checkpoint_of}, which failed")
-    place = free.get()
-    try:
-        _train_and_test(cell, root, place, commands)
-    finally:
-        free.put(place)
-
-
-def _train_and_test(cell: Cell, root: Path, place: Mapping[str, str], commands: Commands) -> None:
-    folder, started = cell.folder(root), time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    begun = datetime.now(UTC).isoformat(timespec="seconds")
-    if cell.fit is not None:
-        commands.call(_fit(cell, folder), folder / "log.txt", place)
-    checkpoint = _checkpoint(cell, root)
-    commands.call(_test(cell, folder, checkpoint), folder / "log.txt", place)
-    results = max(folder.rglob("odmap.parquet"), key=lambda path: path.stat().st_mtime).parent
-    found = {
-        "hash": cell.hash,
-        "scores": _scores(folder),
-        "results": str(results.relative_to(folder)),
-        "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, folder),
-        "record": record(cell.work / "synthetic" / STANDARD, begun, time.monotonic() - started),
-        "spec": cell.spec,
-    }
-    draft = folder / "cell.json.draft"
-    draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    draft.replace(folder / "cell.json")
-
-
-def _fit(cell: Cell, folder: Path) -> list[str]:
-    command = _command("fit", cell, folder, cell.fit)
-    if last := _newest(folder / "fit", "last.ckpt"):
-        command += ["--ckpt_path", str(last)]
-    return command
-
-
-def _test(cell: Cell, folder: Path, checkpoint: Path | None) -> list[str]:
-    command = _command("test", cell, folder, cell.test)
-    return command if checkpoint is None else [*command, "--ckpt_path", str(checkpoint)]
-
-
-def _command(verb: str, cell: Cell, folder: Path, overlay: Mapping[str, Any] | None) -> list[str]:
-    path = folder / f"{verb}.yaml"
-    path.write_text(yaml.safe_dump(dict(overlay or {}), sort_keys=False), encoding="utf-8")
-    configs = ("--config", str(cell.config), "--config", str(path), "--config", str(_quiet(folder)))
-    return [sys.executable, str(_TRAIN), verb, *configs, "--runs", str(folder), "--name", verb]
-
-
-def _quiet(folder: Path) -> Path:
-    """Write what keeps progress bars out of a log; it decides no result."""
-    path = folder / "quiet.yaml"
-    path.write_text(yaml.safe_dump(_QUIET), encoding="utf-8")
-    return path
-
-
-def _checkpoint(cell: Cell, root: Path) -> Path | None:
-    """Return the checkpoint to test: its own, or that of the cell it depends on, as a file of its own folder."""
-    if cell.fit is not None:
-        return _newest(cell.folder(root) / "fit", "best.ckpt")
-    if cell.parent is None:
-        return None
-    theirs, mine = _checkpoint(cell.parent, root), cell.folder(root) / "best.ckpt"
-    assert theirs is not None  # noqa: S101 (a parent is trained)
-    mine.unlink(missing_ok=True)
-    mine.symlink_to(os.path.relpath(theirs, mine.parent))
-    return mine
-
-
-def _newest(runs: Path, name: str) -> Path | None:
-    """Return the checkpoint of the latest run that has one."""
-    found = sorted(runs.glob(f"*/checkpoints/{name}"), key=lambda path: path.stat().st_mtime)
-    return found[-1] if found else None
-
-
-def _scores(folder: Path) -> dict[str, float]:
-    """Return the scores that the latest test logged."""
-    path = max((folder / "test").glob("*/metrics.csv"), key=lambda one: one.stat().st_mtime)
-    with path.open(newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
-    return {name.removeprefix("test/"): float(value) for name, value in row.items() if name.startswith("test/")}
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ")[:_SAID] if lines else "it said nothing"
