@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.errors import ConfigError
 from experiments.study.rows import Row, row
 from experiments.study.settings import STANDARD, Model, Settings, merged
@@ -81,7 +79,7 @@ class Cell:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """Everything that decides its result."""
-        config = yaml.safe_load(self.config.read_text(encoding="utf-8"))  # without its comments
+        config = self.config.read_text(encoding="utf-8")
         parent = self.parent
         return {
             "config": config,
