@@ -19,6 +19,7 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "ODMAP_CACHE": str(tmp_path_factory.mktemp("cache")),
         "GLOO_SOCKET_IFNAME": "lo",
         "HF_HUB_OFFLINE": "1",
+        "WANDB_DATA_DIR": str(tmp_path_factory.mktemp("wandb")),
         "WANDB_MODE": "offline",
         "WANDB_SILENT": "true",
         "NETRC": os.devnull,
