@@ -120,7 +120,11 @@ def test_the_hash_follows_what_decides_the_result_alone(place: Path) -> None:
     first = cell(place, "synthetic").hash
     assert cell(place, "synthetic", work="elsewhere").hash == first
     assert cell(place, "synthetic", margin=0.7).hash == first
-    changes = {"ratio": 0.2, "overlay": {"trainer": {"max_steps": 9}}, "synthesis": {"pairs": {"train": ["val"]}}}
+    changes: dict[str, Any] = {
+        "ratio": 0.2,
+        "overlay": {"trainer": {"max_steps": 9}},
+        "synthesis": {"pairs": {"train": ["val"]}},
+    }
     others = [cell(place, "synthetic", **{key: value}).hash for key, value in changes.items()]
     bank = cell(place, "querybank_control").hash
     (place / "clip.yaml").write_text("model: {class_path: SigLIP}\n")

@@ -1,0 +1,81 @@
+"""The command of a table: what its options choose, and how a study that fails in part ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datamodules.errors import ConfigError
+from experiments import table1
+from experiments.study import command
+
+OWN = {
+    "dataset": "Mine",
+    "source": {"class_path": "datamodules.ScenesDataModule", "init_args": {"root": "$WORK/scenes"}},
+    "synthesis": {"pairs": {"train": ["train"]}},
+    "models": {"small": {"label": "Small", "config": "small.yaml"}, "large": {"label": "L", "config": "small.yaml"}},
+}
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Path, int | None, str | None]]:
+    """Settings of one's own in the working folder, and what a runner that fails every cell was asked to do."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text("model: {class_path: CLIP}\n")
+    Path("own.yaml").write_text(yaml.safe_dump(OWN, sort_keys=False))
+    asked = []
+
+    def run(cells: Any, root: Path, jobs: int | None, wandb: str | None) -> list[str]:
+        asked.append(([cell.name for cell in cells], root, jobs, wandb))
+        return [f"{cell.name}: no memory (log.txt)" for cell in cells]
+
+    monkeypatch.setattr(command, "run", run)
+    return asked
+
+
+def test_cells_of_a_table_are_run_and_failures_told(ran: list[Any], capsys: Any) -> None:
+    assert table1.main(["--settings", "own.yaml", "--models", "large", "--seeds", "2", "--jobs", "3"]) == 1
+    rows = [f"large/{row}/seed{seed}" for row in ("control", "synthetic") for seed in (0, 1)]
+    assert ran == [(rows, Path("studies/own"), 3, None)]
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"error: {name}: no memory (log.txt)" for name in rows]
+    assert "results/own/table1.md" in said.out
+    assert "Missing, since their runs did not end: large/control/seed0" in Path("results/own/table1.md").read_text()
+
+
+def test_folders_can_be_chosen_and_all_models_are_taken(ran: list[Any]) -> None:
+    table1.main(["--settings", "own.yaml", "--work", "here", "--to", "there"])
+    names, root, jobs, _ = ran[0]
+    assert (names, root, jobs) == (
+        [f"{model}/{row}/seed0" for model in ("small", "large") for row in ("control", "synthetic")],
+        Path("here"),
+        None,
+    )
+    assert sorted(path.name for path in Path("there").iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--settings", "own.yaml", "--models", "smal"], "`--models` has 'smal', did you mean small"),
+        (["--dataset", "coco", "--size", "full"], "`--size` is full, but coco has one size: leave it out"),
+        (["--settings", "none.yaml"], "`--settings` is none.yaml, which is no file"),
+    ],
+)
+def test_slips_are_told_before_anything_runs(ran: list[Any], arguments: list[str], said: str) -> None:
+    with pytest.raises(Exception, match=said) as error:
+        table1.main(arguments)
+    assert isinstance(error.value, ConfigError | FileNotFoundError)
+    assert ran == []
+
+
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--datset", "coco"], ["--dataset", "cocoo"]])
+def test_misspelled_options_end_with_status_2(ran: list[Any], arguments: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        table1.main(arguments)
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert ran == []
