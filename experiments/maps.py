@@ -101,6 +101,8 @@ def main(arguments: list[str]) -> int:
     with writing_results(options.to):
         _write(options, subjects, found, rows)
     print_table(_COLUMNS, list(map(_cells, rows)))
+    if not any(row.maps for row in rows):
+        print("No map has a region to be scored against: the data names no masks (key `masks`) and no boxes.")
     for findings in found[1:]:
         print(_compared(found[0], findings, subjects))
     print(f"Maps: {options.to}/maps.html, maps.png; scores: scores.csv, images.csv")

@@ -35,6 +35,20 @@ class RetrievalModule(ImageTextModule):
         super().__init__(**options)
         self.evaluations = _evaluations(top_k)
 
+    def setup(self, stage: str) -> None:
+        """Check that the data is not that of a classifier.
+
+        Raises:
+            ConfigError: it has groups, and no captions.
+        """
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "train_group_counts"):
+            raise ConfigError(
+                f"`data.class_path`: {type(self).__name__} is scored by retrieval, but {type(data).__name__} has "
+                "groups and no captions; take data with captions, or a model that is scored by groups."
+            )
+
     def validation_step(self, batch: RetrievalBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Encode a batch of images or captions for the validation scores."""
         self._evaluate("val", batch)

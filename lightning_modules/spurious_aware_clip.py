@@ -128,7 +128,7 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
         self._kept: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
-        """Check that the data has as many labels and attributes as there are names.
+        """Check that the data has as many labels and attributes as there are names, and in the same order.
 
         Raises:
             ConfigError: it has not.
@@ -140,6 +140,11 @@ class SpuriousAwareCLIP(OpenClipEncoders, GroupedModule):
                 raise ConfigError(
                     f"`model.init_args.{key}` has {len(self.names[key])} names, but the data has {len(names)}: "
                     f"{', '.join(names)}; give one for each, in this order."
+                )
+            if sorted(self.names[key]) == sorted(names) and list(self.names[key]) != list(names):
+                raise ConfigError(
+                    f"`model.init_args.{key}` is {', '.join(self.names[key])}, the names of the data in another order, "
+                    f"so that they would be exchanged: give {', '.join(names)}."
                 )
 
     def configure_model(self) -> None:

@@ -155,7 +155,7 @@ class SpuriousTerms(nn.Module):
     def _shown(self, image_ids: Tensor) -> Tensor:
         self._table = self._table[0].to(image_ids.device), self._table[1].to(image_ids.device)
         ids, shown = self._table
-        places = torch.searchsorted(ids, image_ids).clamp(max=len(ids) - 1)
+        places = torch.searchsorted(ids, image_ids.contiguous()).clamp(max=len(ids) - 1)
         if (unknown := image_ids[ids[places] != image_ids]).numel():
             raise ValueError(f"Image {int(unknown[0])} is no training image of the data: what it shows is not known.")
         return shown[places]

@@ -79,7 +79,9 @@ def test_without_masks_maps_are_drawn_and_not_scored(run: Any, birds: Path, tmp_
     assert {row["mass_inside"] for row in rows} == {"nan"}
     assert {row["maps"] for row in rows} == {"0"}
     assert "nan %" not in (folder / "maps.html").read_text()
-    assert "too few maps" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "too few maps" in printed
+    assert "the data names no masks (key `masks`)" in printed
 
 
 def test_masks_of_0_and_1_are_masks_too(run: Any, tmp_path: Path) -> None:

@@ -248,6 +248,18 @@ def test_names_must_fit_the_data(build: Any, data: Any, quiet_trainer: Any) -> N
         quiet_trainer().validate(build(classes=["a", "b", "c"]), datamodule=data, verbose=False)
 
 
+def test_names_of_the_data_in_another_order_are_refused(build: Any, data: Any, quiet_trainer: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"`model.init_args.classes` is waterbird, landbird, .* give landbird, waterbird"
+    ):
+        quiet_trainer().validate(build(classes=["waterbird", "landbird"]), datamodule=data, verbose=False)
+
+
+def test_a_model_of_retrieval_refuses_data_of_groups(tiny_clip: Any, data: Any, quiet_trainer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"CLIP is scored by retrieval, but \w+ has groups and no captions"):
+        quiet_trainer().test(tiny_clip(), datamodule=data, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
