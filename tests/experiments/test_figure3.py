@@ -1,0 +1,71 @@
+"""Figure 3 from results on disk, with models of which it is known what they retrieve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from datamodules.errors import ConfigError
+from experiments import figure3
+from experiments.figure3_drawing import Line
+from lightning_modules.processor import Processor
+
+
+class OnlyDogs:
+    """Embeds every image as a dog, and a text as one where it says so."""
+
+    device = torch.device("cpu")
+    processor = Processor(
+        *[lambda image: torch.zeros(3, 2, 2)] * 2,
+        lambda texts: torch.tensor([[float(text.split()[-1] == "dog"), 0.1] for text in texts]),
+    )
+
+    def encode_images(self, pixel_values: Any) -> Any:
+        return F.normalize(torch.tensor([[1.0, 0.0]]).expand(len(pixel_values), 2), dim=1)
+
+    def encode_texts(self, tokens: Any) -> Any:
+        return F.normalize(tokens, dim=1)
+
+
+@pytest.fixture
+def draw(retrieved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(figure3, "load_model", lambda given: OnlyDogs())
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.touch()
+
+    def start(*options: str, found: str = str(checkpoint)) -> Path:
+        runs = [str(retrieved.run(name, checkpoint=found)) for name in ("before", "after")]
+        fixed = ["--run", runs[0], "--against", runs[1], "--data", str(retrieved.config), "--to", str(tmp_path / "to")]
+        assert figure3.main([*fixed, *options]) == 0
+        return tmp_path / "to"
+
+    return start
+
+
+def test_originals_are_ranked_by_the_models_and_queries_as_tested(draw: Any) -> None:
+    folder = draw("--queries", "3", "--top_k", "2")
+    page = (folder / "figure3.html").read_text(encoding="utf-8")
+    assert page.count("<article>") == 6  # each query as it was and without the object
+    assert page.count("<li>") == 6 * 2 * 2
+    originals = [card for card in page.split("<article>")[1:] if "<figcaption>original" in card]
+    assert len(originals) == 3
+    assert all(card.count('<span class="right">') == 4 and "wrong" not in card for card in originals)
+    assert 'class="wrong"' in page.partition("</header>")[2]
+    assert "<img src=x" not in page
+    assert "<script" not in page
+    assert Image.open(folder / "figure3.png").width > 900
+
+
+def test_a_checkpoint_that_is_gone_is_named(draw: Any) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.ckpt .*--ckpt"):
+        draw(found="gone.ckpt")
+
+
+def test_what_names_a_wrong_class_is_wrong_whatever_else_it_names() -> None:
+    line = Line.of({"text": "cats and dogs sit", "phrases": [[0, 13, [1, 2]]]}, {1}, {2})
+    assert line.parts == (("cats and dogs", "wrong"), (" sit", ""))
