@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import ConfigError, MissingPathError
 from lightning_modules.base import RetrievalModule
@@ -38,6 +39,7 @@ _TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # scores of a few batches of a gallery mean nothing
     "logger": True,
 }
+_TERMINATED = 143  # as a shell says of a command that SIGTERM ended
 _CHECKPOINT_DEFAULTS = {
     "checkpoint.mode": "max",
     "checkpoint.filename": "best",
@@ -67,6 +69,8 @@ class RetrievalCLI(LightningCLI):
                 super().__init__(*args, **{**defaults, **kwargs})
         except MisconfigurationException as error:
             raise ConfigError(_one_line(error)) from error
+        except SIGTERMException as error:
+            raise SystemExit(_TERMINATED) from error  # Lightning would end with 0, as if all epochs were trained
         finally:
             forget_run_folder()
 

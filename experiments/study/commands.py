@@ -52,6 +52,8 @@ class Commands:
         status = process.wait()
         with self._lock:
             self._running.discard(process)
+            if self._stopped:  # whatever its status is: some end well when they are asked to end
+                raise CommandError("stopped")
         if status:
             said = f"it was ended by {signal.Signals(-status).name}" if status < 0 else _last_line(log)
             raise CommandError(f"{said} ({log})")

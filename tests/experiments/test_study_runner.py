@@ -41,6 +41,8 @@ def obey(moment):
             sys.exit("error: `model` is broken.")
         if asked[1] == "stubborn":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if asked[1] == "polite":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         time.sleep(60)
 obey("")
 folder = runs / verb / str(time.time_ns())
@@ -211,11 +213,16 @@ def test_a_second_command_is_refused_also_where_a_training_outlived_the_first(st
 
 
 def _call(running: Commands, arguments: list[str], log: Path) -> None:
-    with pytest.raises(CommandError, match="it was ended by SIGTERM"):
+    with pytest.raises(CommandError, match="stopped"):
         running.call(arguments, log, {})
 
 
-@pytest.mark.parametrize("manner", ["sleep", "stubborn"])
+def test_a_command_that_the_system_ended_is_told_by_its_signal(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"it was ended by SIGKILL \(.*log\.txt\)"):
+        Commands().call(["sh", "-c", "kill -9 $$"], tmp_path / "log.txt", {})
+
+
+@pytest.mark.parametrize("manner", ["sleep", "stubborn", "polite"])
 def test_a_request_to_end_stops_all_commands(study: Path, monkeypatch: Any, capsys: Any, manner: str) -> None:
     monkeypatch.setattr(commands, "_GRACE", 1.0)
     monkeypatch.setenv("ASKED", f"control fit 1:{manner}")
@@ -226,6 +233,9 @@ def test_a_request_to_end_stops_all_commands(study: Path, monkeypatch: Any, caps
     assert not is_there(calls(study)[0]["pid"])
     assert "the same command goes on from here" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.delenv("ASKED")
+    assert run(cells(study, "control"), study, jobs=1) == []
+    assert verbs(study)[1:] == ["control fit", "control test"]
 
 
 def test_logs_of_weights_and_biases_decide_no_result(study: Path) -> None:
