@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from datamodules.errors import ConfigError
 from experiments.study.rows import Row, row
 from experiments.study.settings import STANDARD, Model, Settings, merged
@@ -79,10 +81,9 @@ class Cell:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """Everything that decides its result."""
-        config = self.config.read_text(encoding="utf-8")
         parent = self.parent
         return {
-            "config": config,
+            "config": yaml.safe_load(self.config.read_text(encoding="utf-8")),
             "fit": self.fit,
             "test": self.test,
             "syntheses": self.syntheses,

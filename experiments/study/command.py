@@ -56,7 +56,7 @@ def study(
     names = rows(settings)
     cells = cells_of(settings, options.models or list(settings.models), names, options.seeds, work)
     cells.sort(key=lambda cell: (list(settings.models).index(cell.model), names.index(cell.row.name), cell.seed))
-    failed = run(cells, work, options.jobs, options.wandb)
+    failed = run(sorted(cells, key=lambda cell: cell.seed), work, options.jobs, options.wandb)  # whole tables first
     found = load(work, cells)
     with writing_results(to):
         shown = _write(form, settings, cells, found, to)

@@ -127,6 +127,8 @@ def test_the_hash_follows_what_decides_the_result_alone(place: Path) -> None:
     }
     others = [cell(place, "synthetic", **{key: value}).hash for key, value in changes.items()]
     bank = cell(place, "querybank_control").hash
+    (place / "clip.yaml").write_text("model: {class_path: CLIP}  # as before\n")
+    assert cell(place, "synthetic").hash == first
     (place / "clip.yaml").write_text("model: {class_path: SigLIP}\n")
     others += [cell(place, "synthetic").hash, cell(place, "synthetic", seed=1).hash, cell(place, "control").hash]
     assert len({first, *others}) == 7
