@@ -38,7 +38,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str]
 
 def test_cells_of_a_table_are_run_and_failures_told(ran: list[Any], capsys: Any) -> None:
     assert table1.main(["--settings", "own.yaml", "--models", "large", "--seeds", "2", "--jobs", "3"]) == 1
-    rows = [f"large/{row}/seed{seed}" for row in ("control", "synthetic") for seed in (0, 1)]
+    rows = [f"large/{row}/seed{seed}" for seed in (0, 1) for row in ("control", "synthetic")]
     assert ran == [(rows, Path("studies/own"), 3, None)]
     said = capsys.readouterr()
     assert said.err.splitlines() == [f"error: {name}: no memory (log.txt)" for name in rows]
