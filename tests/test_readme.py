@@ -11,6 +11,7 @@ import yaml
 
 from datamodules.errors import ConfigError, MissingPathError
 from experiments.__main__ import main as ask
+from experiments.study import command as study
 from lightning_modules.__main__ import main as export
 from synth import load
 from synth.__main__ import main as look
@@ -71,7 +72,26 @@ def test_the_export_asks_for_its_checkpoint(command: str, tmp_path, monkeypatch,
     assert "best.ckpt is no file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m experiments" in line])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m experiments table" in line])
+def test_tables_are_understood(command: str, tmp_path, monkeypatch) -> None:
+    def runs(*_, **__) -> None:
+        raise InterruptedError
+
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.setattr(study, "run", runs)
+    with pytest.raises(InterruptedError):
+        ask([*shlex.split(command)[3:], "--to", str(tmp_path), "--work", str(tmp_path)])
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m experiments report" in line])
+def test_a_report_asks_for_its_runs(command: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "configs").symlink_to(PROJECT / "configs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no file BEFORE/odmap\.parquet"):
+        ask(shlex.split(command)[3:])
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search("-m experiments (maps|spurious)", line)])
 def test_experiments_ask_for_their_data(command: str, tmp_path, monkeypatch) -> None:
     (tmp_path / "configs").symlink_to(PROJECT / "configs")
     monkeypatch.chdir(tmp_path)
