@@ -1,8 +1,10 @@
-"""Scenes as Flickr30k Entities would have them, for tests of several rooms, and the same in COCO's layout beside it."""
+"""What tests share: a clean Weights & Biases, and Scenes in the layouts of Flickr30k Entities and of COCO."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -11,6 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_run_of_wandb_is_left() -> Iterator[None]:
+    """Close the run that a test has left open, and forget the settings that Lightning's logger leaves."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    yield
+    if (wandb := sys.modules.get("wandb")) and wandb.run:
+        wandb.finish()
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ.update(before)
+
 
 GROUPS = {"person": "people", "animal": "animals", "vehicle": "vehicles", "sports": "instruments"}
 """Types in place of groups of COCO's classes; those of the other groups are no class."""

@@ -54,7 +54,8 @@ def log_study(
     if offline:
         os.environ.setdefault("WANDB_SILENT", "true")
         print(f"Weights & Biases stays offline, below {root / 'wandb'}: {offline}.")
-    with wandb.init(project=project, name=name, dir=root, job_type="study", mode="offline" if offline else None) as run:
+    mode = "offline" if offline else None  # and a run of its own, where the process has another open
+    with wandb.init(project=project, name=name, dir=root, job_type="study", mode=mode, reinit="create_new") as run:
         run.log({"table": _table(table), **_curves(done, root), **_retrieved(done, root, queries, captions)})
 
 

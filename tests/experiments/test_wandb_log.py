@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from PIL import Image
 
@@ -88,7 +89,8 @@ def test_an_offline_run_has_table_curves_and_pictures(
     data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))  # what the tables' artifacts are made of
-    monkeypatch.setenv("WANDB_MODE", "offline")  # Lightning's logger leaves another in the process
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.init(project="other", dir=tmp_path)  # which the study's own run leaves alone
     root = tmp_path / "study"
     cells = [_cell("synthetic", 1).write(root, data, right=False), _cell("synthetic", 0).write(root, data, right=True)]
     cells += [_cell("control", 0).write(root, data, right=False), _cell("oracle", 0)]

@@ -70,7 +70,6 @@ def test_a_row_has_both_pictures_and_a_verdict_per_caption(
     import wandb
 
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "staged"))  # what a table's artifact is made of
-    wandb.finish()  # a run that another test of this process has left open would be taken
     logger = WandbLogger(save_dir=tmp_path, offline=True, project="tests")
     _log(logger, data, {"odmap": _table()}, captions=2)
     wandb.finish()
