@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,8 @@ def log_study(
     if offline:
         os.environ.setdefault("WANDB_SILENT", "true")
         print(f"Weights & Biases stays offline, below {root / 'wandb'}: {offline}.")
-    mode = "offline" if offline else None  # and a run of its own, where the process has another open
+    # A run of its own, where the process has another open.
+    mode: Literal["offline"] | None = "offline" if offline else None
     with wandb.init(project=project, name=name, dir=root, job_type="study", mode=mode, reinit="create_new") as run:
         run.log({"table": _table(table), **_curves(done, root), **_retrieved(done, root, queries, captions)})
 
