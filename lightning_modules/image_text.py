@@ -51,6 +51,8 @@ class ImageTextModule(LightningModule, ABC):
             backward pass: the loss over a batch of any size in the memory of a part. (`accumulate_grad_batches` of the
             Trainer is no substitute: it adds up losses of small batches, whose pairs never meet as negatives.)
         compile: whether `torch.compile` compiles the encoders.
+        channels_last: whether convolutions keep the channels of a pixel together in memory: the same up to rounding,
+            and faster on CPUs and in half precision.
 
     Attributes:
         monitor: the logged validation score, better where it is higher, whose best epoch `best.ckpt` holds.
@@ -75,6 +77,7 @@ class ImageTextModule(LightningModule, ABC):
         decay_vectors: bool = True,
         micro_batch_size: int | None = None,
         compile: bool = False,  # noqa: A002 (the word that users know)
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         check_positive(lr_halving_epochs=lr_halving_epochs, lr_decay=lr_decay)
@@ -85,6 +88,7 @@ class ImageTextModule(LightningModule, ABC):
         self.lr_halving_epochs, self.lr_decay = lr_halving_epochs, lr_decay
         self.freeze_patterns, self.lr_scales, self.decay_vectors = tuple(freeze), lr_scales, decay_vectors
         self.micro_batch_size, self.compiled = micro_batch_size, compile
+        self.channels_last = channels_last
         self.alarm = CollapseAlarm()
         self._frozen: list[torch.nn.Module] = []
 
@@ -163,6 +167,8 @@ class ImageTextModule(LightningModule, ABC):
 
     def configure_model(self) -> None:
         """Freeze what `freeze` names; the Trainer calls it when the model is whole, before it goes to other ranks."""
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
         self._frozen = freeze_parameters(self, self.freeze_patterns)
 
     def train(self, mode: bool = True) -> Self:
