@@ -47,6 +47,8 @@ class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
         pair_with_source: whether a synthetic pair lies in the same batch as its source pair.
         control: train on the original pairs alone, for as many batches an epoch as the keys above give with the
             synthetic ones: what a run on both is to be compared with, for the same steps, schedules and validations.
+        trained_ratio: train on the synthetic pairs of this ratio, for as many batches an epoch as `ratio` gives: runs
+            that differ in it alone have the same steps, schedules, validations and control; None for `ratio` itself.
         train_splits: splits whose pairs are trained on.
         val_split: split that is validated on.
         test_split: split that is tested on.
@@ -83,6 +85,7 @@ class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
         synthetic_per_batch: int | None = None,
         pair_with_source: bool = False,
         control: bool = False,
+        trained_ratio: float | None = None,
         train_splits: Sequence[str] = ("train", "restval"),
         val_split: str = "val",
         test_split: str = "test",
@@ -105,7 +108,7 @@ class RetrievalDataModule(MatchedCaptions, TrainingDataModule):
         self._matcher, self._processor = matcher, processor
         self.synthetic_root = None if synthetic is None else Path(synthetic)
         self.ratio, self.mixing, self.synthetic_per_batch = ratio, mixing, synthetic_per_batch
-        self.pair_with_source, self.control = pair_with_source, control
+        self.pair_with_source, self.control, self.trained_ratio = pair_with_source, control, trained_ratio
         self.train_splits, self.val_split, self.test_split = tuple(train_splits), val_split, test_split
         self.batch_size, self.eval_batch_size, self.num_workers = batch_size, eval_batch_size, num_workers
         self.val_gallery, self.seed, self.max_unreadable = val_gallery, seed, max_unreadable

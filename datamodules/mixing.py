@@ -10,7 +10,7 @@ from datamodules.errors import ConfigError
 from datamodules.passes import EndlessPasses, Rows, generator
 
 
-def draw_subset(originals: int, available: int, ratio: float | None, seed: int) -> Rows:
+def draw_subset(originals: int, available: int, ratio: float | None, seed: int, key: str = "ratio") -> Rows:
     """Draw the synthetic pairs of a run, D'sub, at ratio |D'sub| / |D| (Figure 4 of the paper).
 
     With one seed the subset of a smaller ratio lies within that of a larger one.
@@ -20,6 +20,7 @@ def draw_subset(originals: int, available: int, ratio: float | None, seed: int) 
         available: number of synthetic pairs that there are, |D'|.
         ratio: wanted ratio, counted in pairs; None takes all that there are.
         seed: draws the subset.
+        key: what the ratio is called, for messages.
 
     Returns:
         `[S]` rows of the synthetic pairs, ascending.
@@ -36,8 +37,8 @@ def draw_subset(originals: int, available: int, ratio: float | None, seed: int) 
     if not 0 <= ratio * originals < available + 0.5:
         highest = np.floor(available / max(originals, 1) * 10_000) / 10_000
         raise ConfigError(
-            f"ratio is {ratio}: {available} synthetic pairs for {originals} original ones allow 0 to {highest:g} "
-            "(key `ratio`): give one of these, null for all, or a larger set (key `synthetic`)."
+            f"{key} is {ratio}: {available} synthetic pairs for {originals} original ones allow 0 to {highest:g} "
+            f"(key `{key}`): give one of these, null for all, or a larger set (key `synthetic`)."
         )
     wanted = min(round(ratio * originals), available)
     return np.sort(generator(seed, 0, 0).permutation(available)[:wanted])
@@ -259,6 +260,30 @@ class OriginalsAlone(Mixing):
         """Return `[batches, batch_size]` rows of the epoch, drawn by seed and epoch alone."""
         passes = EndlessPasses(self.originals, self.batch_size, self.seed, purpose=3)
         return passes.batches(epoch * self.batches, self.batches)
+
+
+class CutAnew(Mixing):
+    """Epochs of another length: the batches of a mixing, one of its epochs after the other, cut anew.
+
+    Args:
+        mixing: whose batches they are.
+        batches: of an epoch over all processes, a multiple of their number.
+    """
+
+    def __init__(self, mixing: Mixing, batches: int) -> None:
+        self._mixing, self._wanted = mixing, batches
+        super().__init__(mixing.originals, mixing.synthetic, mixing.batch_size, mixing.world_size, mixing.seed)
+
+    def _count(self) -> int:
+        return self._wanted
+
+    def draw(self, epoch: int) -> Rows:
+        """Return `[batches, batch_size]` rows of the epoch, drawn by seed and epoch alone."""
+        first = epoch * self.batches
+        begin, skipped = divmod(first, self._mixing.batches)
+        end = -(-(first + self.batches) // self._mixing.batches)
+        drawn = np.concatenate([self._mixing.draw(number) for number in range(begin, end)])
+        return drawn[skipped : skipped + self.batches]
 
 
 def proportional_share(originals: int, synthetic: int, batch_size: int) -> int:

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from datamodules.errors import ConfigError
 from datamodules.mixing import (
+    CutAnew,
     FixedShare,
     Mixing,
     OriginalsAlone,
@@ -30,7 +31,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
     An item is `(batch, row)`, where batches are numbered through all processes and epochs of a run: so augmentation can
     be seeded by what is drawn and not by who draws it, and a pair that comes twice in an epoch is augmented anew. Every
     original pair comes exactly once per epoch over all processes; only the last incomplete round of batches, one per
-    process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`).
+    process, is left out (a control goes through them in passes of its own, see `datamodules.mixing.OriginalsAlone`, and
+    where `batches` is given an epoch is no pass, see `datamodules.mixing.CutAnew`).
     Iterating starts at the position that `load_state_dict` or `set_epoch` last set.
 
     Args:
@@ -42,6 +44,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         synthetic_per_batch: that share in rows; None for the share that synthetic pairs have among all pairs.
         sources: `[S]` row of the source pair of each synthetic pair; where given, each lies in the batch of its source.
         control: whether all batches are of original pairs, as many of them as there would be with the synthetic ones.
+        batches: of an epoch over all processes, in place of as many as the pairs fill.
         seed: draws the order, together with the epoch.
         rank: which process this is.
         world_size: number of processes.
@@ -65,6 +68,7 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         synthetic_per_batch: int | None = None,
         sources: NDArray[np.int64] | None = None,
         control: bool = False,
+        batches: int | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -73,10 +77,12 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         common = {"batch_size": batch_size, "world_size": world_size, "seed": seed}
         mixing = _mixing(originals, synthetic, mode, synthetic_per_batch, sources, common)
         self.mixing = OriginalsAlone(mixing) if control else mixing
+        if batches is not None:
+            self.mixing = CutAnew(self.mixing, batches)
         self.rank, self.world_size = rank, world_size
         self._order: dict[str, Any] = {**common, "mixing": mode, "pairs": [originals, synthetic]}
         self._order |= {"synthetic_per_batch": synthetic_per_batch, "pair_with_source": sources is not None}
-        self._order["control"] = control
+        self._order |= {"control": control, "batches": batches}
         self.epoch = 0
         self._start = self._served = 0
 
@@ -105,7 +111,8 @@ class MixedBatchSampler(Sampler[list[tuple[int, int]]]):
         epoch does not exist.
         """
         self.epoch, self._start = state["epoch"], state["batch"]
-        order = {"control": False, **state["order"]}  # checkpoints made before there was a control do not name it
+        # Checkpoints made before there were these two do not name them.
+        order = {"control": False, "batches": None, **state["order"]}
         changed = [key for key, value in self._order.items() if order.get(key) != value]
         if self._start and changed:
             warnings.warn(

@@ -33,6 +33,7 @@ class TrainingDataModule(ResumableDataModule):
     synthetic_per_batch: int | None
     pair_with_source: bool
     control: bool
+    trained_ratio: float | None
     batch_size: int
     eval_batch_size: int
     num_workers: int
@@ -59,19 +60,30 @@ class TrainingDataModule(ResumableDataModule):
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.int64], SyntheticSet | None, NDArray[np.int64]]:
-        """Caption rows of the original pairs, the synthetic set, and its chosen rows."""
+        """Caption rows of the original pairs, the synthetic set, and its rows that are trained on or counted."""
         captions = self.tables.captions_of(rows_of_splits(self.tables, "train_splits", *self.train_splits))
         synthetic = None if self.ratio == 0 else self._synthetic(*self.train_splits)
         if synthetic is not None:
             synthetic.check_captions()
+        chosen = self._subset(len(captions), synthetic, "ratio" if self.trained_ratio is None else "trained_ratio")
+        self._check_control(len(chosen))
+        return captions, synthetic, chosen
+
+    def _subset(self, originals: int, synthetic: SyntheticSet | None, key: str) -> NDArray[np.int64]:
         available = 0 if synthetic is None else len(synthetic)
-        chosen = draw_subset(len(captions), available, self.ratio, self.seed)
-        if self.control and not len(chosen):
+        return draw_subset(originals, available, getattr(self, key), self.seed, key)
+
+    def _check_control(self, counted: int) -> None:
+        if self.control and self.trained_ratio is not None:
+            raise ConfigError(
+                f"control is true, but trained_ratio is {self.trained_ratio}, and a control has no synthetic pairs: "
+                "leave out `control` or `trained_ratio`."
+            )
+        if self.control and not counted:
             raise ConfigError(
                 "control is true, but there are no synthetic pairs whose batches it could count: give `synthetic` and "
                 "`ratio` of the run that it is compared with, or leave `control` out."
             )
-        return captions, synthetic, chosen
 
     def training_captions(self) -> list[str]:
         """Return the captions of all original training pairs."""
@@ -116,8 +128,8 @@ class TrainingDataModule(ResumableDataModule):
         order = np.argsort(ids)
         return ids[order], shown[order]
 
-    def _sources(self) -> NDArray[np.int64] | None:
-        captions, synthetic, chosen = self._pairs
+    def _sources(self, chosen: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        captions, synthetic, _ = self._pairs
         if synthetic is None or not self.pair_with_source:
             return None
         return synthetic.source_rows(chosen, self.tables.caption_ids[captions])
@@ -125,19 +137,10 @@ class TrainingDataModule(ResumableDataModule):
     def train_dataloader(self) -> RetrievalLoader:
         """Return the loader of original and synthetic pairs, at the very next batch where a run is resumed."""
         captions, synthetic, chosen = self._pairs
-        rank, world_size = place(self.trainer)
-        sampler = MixedBatchSampler(
-            len(captions),
-            len(chosen),
-            batch_size=self.batch_size,
-            mode=self.mixing,
-            synthetic_per_batch=self.synthetic_per_batch,
-            sources=self._sources(),
-            control=self.control,
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        batches = None
+        if self.trained_ratio is not None:
+            batches = self._mixed(self._subset(len(captions), synthetic, "ratio")).mixing.batches
+        sampler = self._mixed(chosen, batches)
         self._resume(sampler)
         if self.control:
             synthetic, chosen = None, chosen[:0]
@@ -147,16 +150,34 @@ class TrainingDataModule(ResumableDataModule):
         options = {"batch_sampler": sampler, "persistent_workers": self.num_workers > 0}
         return make_loader(pairs, self.num_workers, self.seed, **options)
 
+    def _mixed(self, chosen: NDArray[np.int64], batches: int | None = None) -> MixedBatchSampler:
+        rank, world_size = place(self.trainer)
+        return MixedBatchSampler(
+            len(self._pairs[0]),
+            len(chosen),
+            batch_size=self.batch_size,
+            mode=self.mixing,
+            synthetic_per_batch=self.synthetic_per_batch,
+            sources=self._sources(chosen),
+            control=self.control,
+            batches=batches,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
     def teardown(self, stage: str) -> None:
         """Say what a run was trained on."""
         if stage == "fit" and self._sampler is not None:
             rank_zero_info(f"Trained on {self._what(self._sampler)}.")
 
     def _what(self, sampler: MixedBatchSampler) -> str:
-        captions, _, chosen = self._pairs
+        captions, synthetic, chosen = self._pairs
         batches = f"{len(sampler):,} batches of {self.batch_size} an epoch"
         if sampler.world_size > 1:
             batches += f" on each of {sampler.world_size} processes"
         if self.control:
             return f"{len(captions):,} original pairs alone: {batches}, as many as with {len(chosen):,} synthetic pairs"
+        if self.trained_ratio is not None:
+            batches += f", as many as with {len(self._subset(len(captions), synthetic, 'ratio')):,} synthetic ones"
         return f"{len(captions):,} original and {len(chosen):,} synthetic pairs: {batches}"

@@ -78,7 +78,7 @@ def _rows(settings: Settings) -> Iterator[Row]:
         yield Row(f"querybank_{of}", f"{label}, querybank at test time", checkpoint_of=of, test=QUERYBANK)
     yield from _syntheses(settings)
     for ratio in settings.ratios:
-        yield Row(f"ratio_{ratio:g}", f"D + D' at a ratio of {ratio:g}", _data(ratio=ratio))
+        yield Row(f"ratio_{ratio:g}", f"D + D' at a ratio of {ratio:g}", _data(trained_ratio=ratio))
 
 
 def _syntheses(settings: Settings) -> Iterator[Row]:

@@ -135,6 +135,25 @@ def test_a_control_trains_on_originals_alone_in_as_many_batches(world):
         assert not any(batch.synthetic.any() for batch in alone)
 
 
+def test_a_ratio_is_trained_on_for_as_many_batches_as_another_gives(world):
+    for options in ({}, {"mixing": "per_batch", "batch_size": 6}, {"pair_with_source": True}):
+        whole = list(world.datamodule(**options, ratio=0.25).train_dataloader())
+        for trained in (0.0625, 0.25):
+            batches = list(world.datamodule(**options, ratio=0.25, trained_ratio=trained).train_dataloader())
+            assert [len(batch) for batch in batches] == [len(batch) for batch in whole]
+            made = {number for batch in batches for number in batch.image_ids[batch.synthetic].tolist()}
+            assert 1 <= len(made) <= 16 * trained
+    batches = list(world.datamodule(batch_size=2, ratio=0.125, trained_ratio=0.25).train_dataloader())
+    assert len(batches) == 9  # of the ten that all pairs fill
+
+
+def test_ratios_that_cannot_be_trained_on_are_told(world):
+    with pytest.raises(ConfigError, match=r"^trained_ratio is 0\.3: .* allow 0 to 0\.25 \(key `trained_ratio`\)"):
+        world.datamodule(trained_ratio=0.3).train_dataloader()
+    with pytest.raises(ConfigError, match=r"^control is true, but trained_ratio is 0\.1"):
+        world.datamodule(trained_ratio=0.1, control=True).train_dataloader()
+
+
 def test_a_control_reads_no_synthetic_picture(world):
     for path in world.synthetic.rglob("*.png"):
         path.write_bytes(b"")
@@ -308,6 +327,10 @@ def test_a_resumed_run_goes_on_with_the_very_next_batch(world, tmp_path, options
         (
             {"control": True},
             "Trained on 16 original pairs alone: 5 batches of 4 an epoch, as many as with 4 synthetic pairs.",
+        ),
+        (
+            {"trained_ratio": 0.125},
+            "Trained on 16 original and 2 synthetic pairs: 5 batches of 4 an epoch, as many as with 4 synthetic ones.",
         ),
     ],
 )

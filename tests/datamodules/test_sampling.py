@@ -151,6 +151,21 @@ def test_a_control_repeats_exactly_and_shuffles_every_pass():
     assert epochs[0].tolist() != np.concatenate(epoch_of(MixedBatchSampler(40, 20, **options, seed=1), 0)).tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(mixes(), st.integers(1, 9))
+def test_epochs_of_another_length_hold_the_same_batches_in_the_same_order(mix, rounds):
+    arguments, world = mix
+    plain, cut = build(arguments, world), build(arguments | {"batches": rounds * world}, world)
+    if plain is None:
+        assert cut is None
+        return
+    for one, other in zip(plain, cut, strict=True):
+        epochs = [epoch_of(other, epoch) for epoch in range(3)]
+        assert [len(epoch) for epoch in epochs] == [rounds] * 3 == [len(other)] * 3
+        stream = [batch for epoch in range(3 * rounds) for batch in epoch_of(one, epoch)]
+        assert [batch for epoch in epochs for batch in epoch] == stream[: 3 * rounds]
+
+
 def test_a_control_of_one_batch_may_be_larger_than_the_originals():
     rows = np.concatenate(epoch_of(MixedBatchSampler(10, 10, batch_size=16, control=True), 0))
     assert sorted(np.bincount(rows)) == [1] * 4 + [2] * 6
@@ -188,6 +203,7 @@ def test_epochs_and_seeds_differ_and_repeat_exactly():
 def test_a_loaded_state_continues_with_the_next_batch(mix, data):
     arguments, world = mix
     arguments["control"] = data.draw(st.booleans())
+    arguments["batches"] = data.draw(st.sampled_from([None, world, 20 * world]))
     samplers = build(arguments, world)
     if samplers is None:
         return
@@ -216,7 +232,7 @@ def test_a_state_of_other_batches_warns():
 
 def test_a_state_from_before_there_were_controls_goes_on():
     state = MixedBatchSampler(40, batch_size=5).state_dict() | {"batch": 2}
-    del state["order"]["control"]
+    del state["order"]["control"], state["order"]["batches"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         MixedBatchSampler(40, batch_size=5).load_state_dict(state)

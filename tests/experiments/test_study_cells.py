@@ -92,7 +92,8 @@ def test_rows_train_on_what_they_say(place: Path) -> None:
     assert data_of(margin)["pair_with_source"] is True
     assert margin is not None
     assert margin["model"]["init_args"]["counterfactual_weight"] == 0.5
-    assert data_of(cell(place, "ratio_0.1").fit)["ratio"] == 0.1
+    ratio = data_of(cell(place, "ratio_0.1").fit)
+    assert (ratio.pop("trained_ratio"), ratio) == (0.1, data_of(cell(place, "synthetic").fit))  # so its steps, too
     querybank = cell(place, "querybank_control")
     assert querybank.fit is None
     assert querybank.parent == cell(place, "control")
