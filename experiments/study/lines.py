@@ -101,8 +101,17 @@ def _share(scores: Scores, control: Scores | None, oracle: Scores | None) -> Sha
 
 
 def _corrected(found: Sequence[Line]) -> list[Line]:
-    changed = corrected([line.differences for line in found])
-    return [replace(line, differences=gains) for line, gains in zip(found, changed, strict=True)]
+    """Correct p-values for the number of rows, of each what the table shows of it."""
+    changed = corrected([{_family(line, name): gain for name, gain in line.differences.items()} for line in found])
+    return [
+        replace(line, differences={name: gains[_family(line, name)] for name in line.differences})
+        for line, gains in zip(found, changed, strict=True)
+    ]
+
+
+def _family(line: Line, measure: str) -> str:
+    """Return what the p-values of a column are corrected together by; those before re-ranking are in no column."""
+    return measure.removeprefix(line.prefix) if measure.startswith(line.prefix) else f"before re-ranking: {measure}"
 
 
 def _records(line: Line, paper: Paper) -> Iterator[dict[str, object]]:

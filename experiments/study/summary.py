@@ -40,7 +40,7 @@ class Difference(NamedTuple):
         high: upper end.
         seed_sd: standard deviation over the seeds of the difference; None with one seed.
         p_value: two-sided, by sign flips of groups of queries.
-        p_holm: the same, corrected for the number of rows of the table; see `corrected`.
+        p_holm: the same, corrected for the number of rows that are compared; see `corrected`.
         seeds: those that both have.
         relative: the difference in per cent of the control's mean; None where that is 0.
     """

@@ -102,13 +102,27 @@ class Cells:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def add(self, model: str, row: str, seed: int, quality: float, reranked: float | None = None, **about: Any) -> Any:
-        """Write one cell, and one of a model that re-ranks where the quality after that is given."""
+    def add(
+        self,
+        model: str,
+        row: str,
+        seed: int,
+        quality: float,
+        reranked: float | None = None,
+        draw: int | None = None,
+        **about: Any,
+    ) -> Any:
+        """Write one cell, and one of a model that re-ranks where the quality after that is given.
+
+        Cells of one `draw`, which is the seed where it is not given, have the same queries hard and easy.
+        """
         cell = self.cell(model, row, seed)
         folder = cell.folder(self.root)
         for prefix, level in {"": quality, "reranked-": reranked}.items():
             if level is not None:
-                self._write(folder / "out" / prefix, np.random.default_rng(seed), level, about)
+                self._write(
+                    folder / "out" / prefix, np.random.default_rng(seed if draw is None else draw), level, about
+                )
         record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "abc", "commit": "c0ffee"}
         cell.read = lambda root: {"results": "out", "record": record, "hash": f"{model}{row}{seed}"}
         (folder / "fit" / "1").mkdir(parents=True)
