@@ -11,7 +11,7 @@ from experiments.study.lines import CONTROL, GAP, ORACLE, Line
 from experiments.study.results import Results
 from experiments.study.rows import rows as every_row
 from experiments.study.settings import Settings
-from experiments.study.summary import Difference, differences
+from experiments.study.summary import Difference, corrected, differences
 from experiments.study.tables import Form
 
 SYNTHETIC = "synthetic"
@@ -21,29 +21,36 @@ _OWN = ("paired", "per_batch", "querybank", "dilation")  # what names of rows be
 def verdicts(results: Results, found: Sequence[Line]) -> Iterator[str]:
     """Yield a sentence per row: whether it helps against the control, and against D + D' where it is something else.
 
+    Nothing helps or hurts whose p-value, corrected for the number of rows, is 0.05 or more.
+
     Args:
         results: of the rows, of their controls and of D + D'.
         found: rows of the table.
     """
     labels = {line.names[1]: line.labels[1] for line in found}
-    for line in found:
-        model, row = line.names
-        gain = line.difference(GAP)
-        if gain is None or row == ORACLE:
-            continue
+    gains = [(line, gain) for line in found if (gain := line.difference(GAP)) and line.names[1] != ORACLE]
+    more = _more(results, [line for line, _ in gains])
+    for line, gain in gains:
         said = [_against(gain, labels.get(CONTROL, CONTROL))]
-        if row != SYNTHETIC and (other := _more(results, model, line)):
+        if other := more.get(line.names):
             said.append(_against(other, labels.get(SYNTHETIC, SYNTHETIC)))
         if rsum := line.difference("rsum"):
             said.append(f"rsum {signed(rsum.relative)} % ({rsum.verdict})")
         yield f"{', '.join(line.labels)}: {'; '.join(said)}."
 
 
-def _more(results: Results, model: str, line: Line) -> Difference | None:
-    synthetic = results.scores.get((model, SYNTHETIC))
-    if synthetic is None:
-        return None
-    return differences(results.scores[line.names], synthetic).get(line.prefix + GAP)
+def _more(results: Results, found: Sequence[Line]) -> dict[tuple[str, str], Difference]:
+    """Compare rows with D + D' of their model, corrected for the number of them."""
+    gains = {}
+    for line in found:
+        model, row = line.names
+        synthetic = results.scores.get((model, SYNTHETIC))
+        if synthetic is None or row == SYNTHETIC:
+            continue
+        if gain := differences(results.scores[line.names], synthetic).get(line.prefix + GAP):
+            gains[line.names] = gain
+    changed = corrected([{GAP: gain} for gain in gains.values()])
+    return {names: gain[GAP] for names, gain in zip(gains, changed, strict=True)}
 
 
 def _against(difference: Difference, label: str) -> str:

@@ -56,10 +56,10 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the interval says: `helps` above 0, `hurts` below it, and else that the two are not told apart."""
-        if self.low > 0:
-            return "helps"
-        return "hurts" if self.high < 0 else "not told apart"
+        """`helps` where the interval is above 0, `hurts` below it; `not told apart` else, or at p_holm 0.05 and up."""
+        if self.p_holm >= 0.05 or self.low <= 0 <= self.high:
+            return "not told apart"
+        return "helps" if self.low > 0 else "hurts"
 
 
 class Share(NamedTuple):

@@ -84,6 +84,7 @@ def test_a_difference_is_paired_over_queries_and_seeds() -> None:
     assert found.relative == pytest.approx(100 * gain.mean() / control.mean())
     assert found.seed_sd == pytest.approx(np.std(gain.mean(axis=1), ddof=1))
     assert found.verdict == "helps"
+    assert found._replace(p_holm=0.05).verdict == "not told apart"
     assert differences(_scores(control - gain), _scores(control))[MEASURE].verdict == "hurts"
 
 

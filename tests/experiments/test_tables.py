@@ -111,6 +111,7 @@ def test_every_table_is_written_in_three_forms(form: Form, cells: Any, made: lis
 
 
 def test_beyond_says_of_every_row_whether_it_helps(cells: Any, tmp_path: Path) -> None:
+    cells.QUERIES = 60
     levels = {"control": 40, "synthetic": 60, "paired": 70, "dilation_2": 60, "per_batch": 30}
     made = [cells.add("clip", row, 0, level) for row, level in levels.items()]
     _render(cells, made, beyond.FORM, tmp_path)
@@ -123,6 +124,17 @@ def test_beyond_says_of_every_row_whether_it_helps(cells: Any, tmp_path: Path) -
     )
     assert "0.0 [0.0, 0.0] against Synthetic (not told apart)" in said[2]
     assert "-10.0 [-10.0, -10.0] against Control (hurts)" in said[3]
+
+
+def test_beyond_says_of_no_row_that_it_helps_that_may_be_one_of_many_by_chance(cells: Any, tmp_path: Path) -> None:
+    levels = {"control": 40, "synthetic": 60, "paired": 70, "dilation_2": 70}
+    made = [cells.add("clip", row, 0, level) for row, level in levels.items()]
+    records = _render(cells, made, beyond.FORM, tmp_path)
+    p_values = {r["p_holm"] for r in records if r["measure"] == "ODmAP@1" and r["difference"]}
+    assert p_values == {"0.09375"}  # 3 times 2 of the 64 patterns of signs
+    said = [line for line in (tmp_path / "beyond.md").read_text().splitlines() if line.startswith("- ")]
+    assert "+30.0 [+30.0, +30.0] against Control (not told apart)" in said[1]
+    assert "+10.0 [+10.0, +10.0] against Synthetic (not told apart)" in said[1]  # 2 times 2 of 64
 
 
 def test_figure_4_draws_every_model_and_the_same_bytes_every_time(cells: Any, tmp_path: Path) -> None:
