@@ -28,13 +28,27 @@ def check_resumable(path: str, kind: type[Any], class_path: str | None, max_epoc
             "goes on with its own model; give the checkpoint of one, or the config of the other."
         )
     held = read_checkpoint(path, "ckpt_path")
+    if reached := limit_reached(held, max_epochs, max_steps):
+        unit, done, limit = reached
+        raise ConfigError(
+            f"There is nothing left to train: `ckpt_path` is {path}, which has finished {done} {unit}, and "
+            f"`trainer.max_{unit}` is {limit}; raise it."
+        )
+
+
+def limit_reached(held: dict[str, Any], max_epochs: int | None, max_steps: int) -> tuple[str, int, int] | None:
+    """Return the first limit that a checkpoint has reached: `epochs` or `steps`, how many are done, and the limit.
+
+    Args:
+        held: what the checkpoint holds, see `lightning_modules.checkpoints.read_checkpoint`.
+        max_epochs: `trainer.max_epochs`; None or below 0: no limit that is known here.
+        max_steps: `trainer.max_steps`; below 0: no limit.
+    """
     limits = {"epochs": (epochs_done(held), max_epochs), "steps": (held.get("global_step", 0), max_steps)}
-    for unit, (done, limit) in limits.items():
-        if limit is not None and 0 <= limit <= done:
-            raise ConfigError(
-                f"There is nothing left to train: `ckpt_path` is {path}, which has finished {done} {unit}, and "
-                f"`trainer.max_{unit}` is {limit}; raise it."
-            )
+    return next(
+        ((unit, done, limit) for unit, (done, limit) in limits.items() if limit is not None and 0 <= limit <= done),
+        None,
+    )
 
 
 def epochs_done(held: dict[str, Any]) -> int:

@@ -19,7 +19,7 @@ from experiments.study.commands import Commands
 from experiments.study.record import record
 from experiments.study.settings import STANDARD, merged
 from lightning_modules.checkpoints import read_checkpoint
-from lightning_modules.resuming import epochs_done
+from lightning_modules.resuming import limit_reached
 
 _TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -106,15 +106,15 @@ class Maker:
 
 
 def _is_trained(cell: Cell, folder: Path) -> bool:
-    """Return whether its training has ended: its test was begun, or its last checkpoint has all epochs."""
+    """Return whether its training has ended: its test was begun, or its last checkpoint has all epochs or steps."""
     if (folder / "test.yaml").exists():
         return True
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return False
     trainer = merged(yaml.safe_load(cell.config.read_text(encoding="utf-8")), cell.fit)["trainer"]
-    epochs: int = trainer.get("max_epochs", sys.maxsize)
-    return epochs_done(read_checkpoint(last)) >= epochs
+    limits = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    return limit_reached(read_checkpoint(last), *limits) is not None
 
 
 def _scores(folder: Path) -> dict[str, float]:

@@ -52,7 +52,7 @@ if verb == "fit":
     checkpoints.mkdir(exist_ok=True)
     (checkpoints / "best.ckpt").touch()
     for epoch in (1, 2):
-        done = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": epoch}}}}}
+        done = {"loops": {"fit_loop": {"epoch_progress": {"current": {"processed": epoch}}}}, "global_step": 5 * epoch}
         (checkpoints / "last.ckpt").write_text(json.dumps(done))
         obey(f" {epoch}")
 else:
@@ -185,6 +185,26 @@ def test_a_cell_goes_on_where_it_was(study: Path, monkeypatch: Any, moment: str,
     if moment == "control fit 1":
         folder = cells(study, "control")[0].folder(study)
         assert calls(study)[before]["from"] == str(folder / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("limits", "moment", "again"),
+    [
+        ({"max_epochs": -1, "max_steps": 10}, "control fit 1", ["control fit", "control test"]),
+        ({"max_epochs": None, "max_steps": 10}, "control fit 2", ["control test"]),
+        ({"max_epochs": 9, "max_steps": 10}, "control fit 2", ["control test"]),
+        ({"max_epochs": -1}, "control fit 2", ["control fit", "control test"]),
+    ],
+)
+def test_a_training_may_be_limited_by_steps(
+    study: Path, monkeypatch: Any, limits: dict[str, Any], moment: str, again: list[str]
+) -> None:
+    Path("mine.yaml").write_text(yaml.safe_dump({**SETTINGS, "overlay": {"trainer": limits}}))
+    monkeypatch.setenv("ASKED", f"{moment}:fail")
+    assert run(cells(study, "control"), study, jobs=1)
+    monkeypatch.delenv("ASKED")
+    assert run(cells(study, "control"), study, jobs=1) == []
+    assert verbs(study)[1:] == again
 
 
 def test_a_cell_begun_with_other_settings_is_refused_before_anything_runs(study: Path, monkeypatch: Any) -> None:
