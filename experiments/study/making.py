@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from experiments.study.cells import Cell
-from experiments.study.commands import Commands
+from experiments.study.commands import CommandError, Commands
 from experiments.study.record import record
 from experiments.study.settings import STANDARD, merged
 from lightning_modules.checkpoints import read_checkpoint
@@ -46,7 +46,7 @@ class Maker:
             place: what the environment of its commands has else.
 
         Raises:
-            UserError: a command failed, or the cell was begun with other settings.
+            UserError: a command failed, its test had no queries, or the cell was begun with other settings.
         """
         folder, started = cell.folder(self.root), time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +56,11 @@ class Maker:
             self.commands.call(self._fit(cell, folder, cell.fit), folder / "log.txt", place)
         checkpoint = self._checkpoint(cell, folder)
         self.commands.call(self._test(cell, folder, checkpoint), folder / "log.txt", place)
-        results = max(folder.rglob("odmap.parquet"), key=lambda path: path.stat().st_mtime).parent
         cell.finish(
             self.root,
             {
                 "scores": _scores(folder),
-                "results": str(results.relative_to(folder)),
+                "results": str(_results(folder).relative_to(folder)),
                 "checkpoint": None if checkpoint is None else os.path.relpath(checkpoint, folder),
                 "record": record(cell.work / "synthetic" / STANDARD, begun, time.monotonic() - started),
             },
@@ -115,6 +114,20 @@ def _is_trained(cell: Cell, folder: Path) -> bool:
     trainer = merged(yaml.safe_load(cell.config.read_text(encoding="utf-8")), cell.fit)["trainer"]
     limits = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     return limit_reached(read_checkpoint(last), *limits) is not None
+
+
+def _results(folder: Path) -> Path:
+    """Return where the latest test put what it found for each query.
+
+    Raises:
+        CommandError: it had no queries.
+    """
+    found = list(folder.rglob("odmap.parquet"))
+    if not found:
+        raise CommandError(
+            f"its test had no queries: give `synthesis.queries` of the settings a split of the name `test` ({folder})"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
 def _scores(folder: Path) -> dict[str, float]:

@@ -59,7 +59,8 @@ else:
     (folder / "metrics.csv").write_text("epoch,test/ODmAP@1,test/rsum\\n0,40.5,200.25\\n")
     results = pathlib.Path(value("--ckpt_path")).parent / "best-test" if value("--ckpt_path") else folder
     results.mkdir(exist_ok=True)
-    (results / "odmap.parquet").touch()
+    if asked[0] != "no queries":
+        (results / "odmap.parquet").touch()
 """
 SETTINGS = {
     "dataset": "Scenes",
@@ -185,6 +186,13 @@ def test_a_cell_goes_on_where_it_was(study: Path, monkeypatch: Any, moment: str,
     if moment == "control fit 1":
         folder = cells(study, "control")[0].folder(study)
         assert calls(study)[before]["from"] == str(folder / "checkpoints" / "last.ckpt")
+
+
+def test_a_test_without_queries_is_told(study: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ASKED", "no queries")
+    control, synthetic = run(cells(study, "control", "synthetic"), study, jobs=1)
+    assert control.startswith("clip/control/seed0: its test had no queries: give `synthesis.queries` of the settings")
+    assert synthetic.startswith("clip/synthetic/seed0: its test had no queries")
 
 
 @pytest.mark.parametrize(
