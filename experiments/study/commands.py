@@ -75,16 +75,19 @@ class Commands:
         return process
 
     def stop(self) -> None:
-        """Stop all of them, and start no more."""
+        """Stop all of them, and start no more; interrupted meanwhile, wait no longer for what they have to put away."""
         with self._lock:
             self._stopped, running = True, list(self._running)
-        for process in running:
-            _tell(process, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            _tell(process, signal.SIGKILL)  # and what it started, where that is still there
+        try:
+            for process in running:
+                _tell(process, signal.SIGTERM)
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for process in running:
+                _tell(process, signal.SIGKILL)  # and what it started, where that is still there
 
 
 def places(jobs: int | None) -> list[dict[str, str]]:

@@ -266,6 +266,24 @@ def test_a_request_to_end_stops_all_commands(study: Path, monkeypatch: Any, caps
     assert verbs(study)[1:] == ["control fit", "control test"]
 
 
+def test_a_second_request_to_end_waits_no_longer(study: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(commands, "_GRACE", 50.0)
+    monkeypatch.setenv("ASKED", "control fit 1:stubborn")
+    stop_it(study, file="last.ckpt")
+    stop = Commands.stop
+
+    def again(self: Commands) -> None:
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        stop(self)
+
+    monkeypatch.setattr(Commands, "stop", again)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(cells(study, "control"), study, jobs=1)
+    assert time.monotonic() - started < 30
+    assert not is_there(calls(study)[0]["pid"])
+
+
 def test_logs_of_weights_and_biases_decide_no_result(study: Path) -> None:
     assert run(cells(study, "control"), study, jobs=1, wandb="mine") == []
     loggers = [call["trainer"]["logger"] for call in calls(study)]
