@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
@@ -51,6 +52,13 @@ class FriendlyParser(FriendlyErrors, ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
+class OptionsParser(FriendlyErrors, argparse.ArgumentParser):
+    """argparse's parser likewise, for commands whose options are no keys of a config."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
 
 
 def friendly(main: Callable[[], int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from experiments import table1
 from experiments.study.command import study
@@ -66,13 +67,5 @@ def rows(settings: Settings) -> list[str]:
     return [*table1.rows(settings), *own]
 
 
-def main(arguments: list[str]) -> int:
-    """Run what the table needs, and write it.
-
-    Args:
-        arguments: what stands behind `python -m experiments beyond`.
-
-    Raises:
-        UserError: settings, data or cells cannot be used.
-    """
-    return study(FORM, rows, arguments)
+main = partial(study, FORM, rows)
+"""Runs what the table needs, and writes it, given what stands behind `python -m experiments beyond`."""

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-import yaml
 
-from cli import FriendlyErrors, FriendlyParser
+from cli import FriendlyParser, OptionsParser
 from datamodules import RetrievalDataModule
 from datamodules.errors import ConfigError, MissingPathError
 from datamodules.grouped import GroupedDataModule
+from experiments.yaml_files import read_mapping
 from lightning_modules import ImageTextModule
 from lightning_modules.checkpoints import checkpoint_class
 from synth.finished import from_zero
@@ -24,7 +24,7 @@ Data: TypeAlias = RetrievalDataModule | GroupedDataModule
 PROMPT = "a photo of a {}"
 
 
-class ExperimentParser(FriendlyErrors, argparse.ArgumentParser):
+class ExperimentParser(OptionsParser):
     """Options of an experiment; every option that it does not have is a key of the data, such as `--data.class_path`.
 
     Args:
@@ -38,7 +38,6 @@ class ExperimentParser(FriendlyErrors, argparse.ArgumentParser):
             usage="%(prog)s --ckpt CHECKPOINT --data CONFIG.yaml [options] [keys of the data]",
             description=description,
             epilog="Keys of the data are given as to train.py, such as --data.init_args.root for where it lies.",
-            allow_abbrev=False,
         )
         self.add_argument(
             "--data", type=Path, required=True, metavar="FILE", help="config of a run; its `data` is read"
@@ -123,13 +122,10 @@ def load_model(given: str) -> ImageTextModule:
 def _section(path: Path, key: str) -> dict[str, Any]:
     if not path.is_file():
         raise MissingPathError(f"{path} is to be read for its `{key}`, but {path.absolute()} is no file.")
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no yaml ({' '.join(str(error).split())}).") from error
-    if not isinstance(held, dict) or not isinstance(held.get(key), dict):
-        raise ConfigError(f"{path} has no section `{key}`; give the config of a run, as train.py takes it.")
-    section: dict[str, Any] = held[key]
+    hint = "give the config of a run, as train.py takes it"
+    section = read_mapping(path, hint).get(key)
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path} has no section `{key}`; {hint}.")
     return section
 
 

@@ -8,18 +8,13 @@ A table's place in the README is a comment with the path of its file, and one th
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
-from cli import FriendlyErrors
+from cli import OptionsParser
 from datamodules.errors import ConfigError, MissingPathError
 
 _PLACE = re.compile(r"<!-- (results/\S+) -->\n(.*?)<!-- end of \1 -->", re.DOTALL)
-
-
-class _Parser(FriendlyErrors, argparse.ArgumentParser):
-    pass
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +27,7 @@ def main(arguments: list[str]) -> int:
         MissingPathError: the page, or a file that it names, is not there.
         ConfigError: with `--check`, what stands in the page is not what the files hold.
     """
-    parser = _Parser(prog="python -m experiments readme", description="Put tables of results into a page.")
+    parser = OptionsParser(prog="python -m experiments readme", description="Put tables of results into a page.")
     parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     parser.add_argument("--check", action="store_true", help="change nothing, and fail where the page is out of date")
     options = parser.parse_args(arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from experiments.study import columns
 from experiments.study.command import study
 from experiments.study.settings import Settings
@@ -29,13 +31,5 @@ def rows(settings: Settings) -> list[str]:
     return ["zero_shot", "control", "synthetic", *(["oracle"] if settings.oracle is not None else [])]
 
 
-def main(arguments: list[str]) -> int:
-    """Run what the table needs, and write it.
-
-    Args:
-        arguments: what stands behind `python -m experiments table1`.
-
-    Raises:
-        UserError: settings, data or cells cannot be used.
-    """
-    return study(FORM, rows, arguments)
+main = partial(study, FORM, rows)
+"""Runs what the table needs, and writes it, given what stands behind `python -m experiments table1`."""

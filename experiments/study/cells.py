@@ -10,11 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.errors import ConfigError
 from experiments.study.rows import Row, row
 from experiments.study.settings import STANDARD, Model, Settings, merged
+from experiments.yaml_files import read_mapping
 
 _BEGUN, _FINISHED = "begun.json", "cell.json"
 _TEST = "test"  # the written split that queries of the test come from
@@ -80,10 +79,14 @@ class Cell:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """Everything that decides its result."""
+        """Everything that decides its result.
+
+        Raises:
+            ConfigError: the config of its model is no yaml, or no mapping.
+        """
         parent = self.parent
         return {
-            "config": yaml.safe_load(self.config.read_text(encoding="utf-8")),
+            "config": read_mapping(self.config, "give a config of train.py"),
             "fit": self.fit,
             "test": self.test,
             "syntheses": self.syntheses,

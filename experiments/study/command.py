@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cli import FriendlyErrors
+from cli import OptionsParser
 from datamodules.errors import ConfigError
 from experiments.study.cells import Cell, cells_of
 from experiments.study.lines import Line
@@ -19,10 +18,6 @@ from experiments.study.tables import Form, labels_of, render
 from synth.finished import positive, writing_results
 
 _SIZED = "scenes"  # the data whose size one can choose
-
-
-class _Parser(FriendlyErrors, argparse.ArgumentParser):
-    pass
 
 
 def study(
@@ -74,11 +69,10 @@ def _write(form: Form, settings: Settings, cells: Sequence[Cell], found: Results
     return render(form, found, labels_of(cells), paper(form.name, settings.dataset), about, to)
 
 
-def _parser(form: Form) -> _Parser:
-    parser = _Parser(
+def _parser(form: Form) -> OptionsParser:
+    parser = OptionsParser(
         prog=f"python -m experiments {form.name}",
         description=f"{form.title}. Runs what it needs; what is finished is not run again.",
-        allow_abbrev=False,
     )
     shipped = sorted({path.stem.removesuffix("-small").removesuffix("-full") for path in SHIPPED.glob("*.yaml")})
     parser.add_argument("--dataset", choices=shipped, default=_SIZED, help=f"default: {_SIZED}")

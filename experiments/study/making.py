@@ -111,7 +111,7 @@ def _is_trained(cell: Cell, folder: Path) -> bool:
     last = folder / "checkpoints" / "last.ckpt"
     if not last.exists():
         return False
-    trainer = merged(yaml.safe_load(cell.config.read_text(encoding="utf-8")), cell.fit)["trainer"]
+    trainer = merged(cell.spec["config"], cell.fit)["trainer"]
     limits = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     return limit_reached(read_checkpoint(last), *limits) is not None
 

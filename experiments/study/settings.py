@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.errors import ConfigError, MissingPathError
+from experiments.yaml_files import read_mapping
 
 SHIPPED = Path(__file__).parents[1] / "settings"
 STANDARD = "standard"
@@ -124,13 +123,7 @@ def read(path: Path, work: Path) -> Settings:
     """
     if not path.is_file():
         raise MissingPathError(f"`--settings` is {path}, which is no file; shipped are {', '.join(_shipped())}.")
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no yaml ({' '.join(str(error).split())}).") from error
-    if not isinstance(held, dict):
-        raise ConfigError(f"{path} is no mapping; see those in experiments/settings.")
-    held = _placed(held, str(work))
+    held = _placed(read_mapping(path, "see those in experiments/settings"), str(work))
     _check_keys(f"{path}", held, Settings, {"name"})
     models = {name: _model(path, name, entry) for name, entry in held.pop("models").items()}
     return Settings(path.stem, models=models, **held)

@@ -34,6 +34,11 @@ def test_a_place_is_filled_once_and_then_agrees(page: Path) -> None:
     assert page.read_text() == filled
 
 
+def test_options_must_be_given_in_full(page: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["--page", str(page), "--che"])
+
+
 def test_a_file_that_is_not_there_is_named(page: Path) -> None:
     (page.parent / "results" / "a.md").unlink()
     with pytest.raises(MissingPathError, match=r"results/a\.md is no file"):

@@ -170,6 +170,13 @@ def test_slips_in_settings_are_told(place: Path, change: dict[str, Any], said: s
         settings(place, **change)
 
 
+def test_a_models_config_that_is_no_yaml_is_told(place: Path) -> None:
+    made = cell(place, "control")
+    (place / "clip.yaml").write_text("model: {class_path: CLIP\n")
+    with pytest.raises(ConfigError, match=r"^clip\.yaml is no yaml \("):
+        _ = made.hash
+
+
 def test_slips_in_names_are_told(place: Path) -> None:
     with pytest.raises(ConfigError, match="`--models` has 'clpi', did you mean clip"):
         settings(place).model("clpi")
