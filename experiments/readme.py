@@ -14,6 +14,7 @@ from pathlib import Path
 from cli import OptionsParser
 from datamodules.errors import ConfigError, MissingPathError
 
+_BEGIN = re.compile(r"<!-- (results/\S+) -->")
 _PLACE = re.compile(r"<!-- (results/\S+) -->\n(.*?)<!-- end of \1 -->", re.DOTALL)
 
 
@@ -25,13 +26,14 @@ def main(arguments: list[str]) -> int:
 
     Raises:
         MissingPathError: the page, or a file that it names, is not there.
-        ConfigError: with `--check`, what stands in the page is not what the files hold.
+        ConfigError: a place has no end, or with `--check`, what stands in the page is not what the files hold.
     """
     parser = OptionsParser(prog="python -m experiments readme", description="Put tables of results into a page.")
     parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     parser.add_argument("--check", action="store_true", help="change nothing, and fail where the page is out of date")
     options = parser.parse_args(arguments)
     text = _read(options.page)
+    _check_ends(options.page, text)
     stale: list[str] = []
     filled = _PLACE.sub(lambda found: _filled(found, options.page, stale), text)
     if options.check and stale:
@@ -42,6 +44,14 @@ def main(arguments: list[str]) -> int:
         options.page.write_text(filled, encoding="utf-8")
     print(f"{options.page}: {len(_PLACE.findall(text))} tables, {len(stale)} of them changed.")
     return 0
+
+
+def _check_ends(page: Path, text: str) -> None:
+    whole = [path for path, _ in _PLACE.findall(text)]
+    if endless := [path for path in _BEGIN.findall(text) if path not in whole]:
+        raise ConfigError(
+            f"{page}: the place of {endless[0]} has no end: write `<!-- end of {endless[0]} -->` on a line below it."
+        )
 
 
 def _filled(found: re.Match[str], page: Path, stale: list[str]) -> str:

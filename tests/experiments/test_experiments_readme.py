@@ -34,6 +34,14 @@ def test_a_place_is_filled_once_and_then_agrees(page: Path) -> None:
     assert page.read_text() == filled
 
 
+@pytest.mark.parametrize("end", ["", "<!-- end of results/b.md -->", "<!-- End of results/a.md -->"])
+def test_a_place_without_its_end_is_no_place_in_silence(page: Path, end: str) -> None:
+    page.write_text(PAGE.replace("<!-- end of results/a.md -->", end))
+    for options in ([], ["--check"]):
+        with pytest.raises(ConfigError, match=r"the place of results/a\.md has no end: write `<!-- end of"):
+            main(["--page", str(page), *options])
+
+
 def test_options_must_be_given_in_full(page: Path) -> None:
     with pytest.raises(SystemExit):
         main(["--page", str(page), "--che"])
