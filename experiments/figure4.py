@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from datamodules.errors import ConfigError
 from experiments.study import columns
 from experiments.study.command import study
 from experiments.study.curves import Point, draw
@@ -55,7 +56,16 @@ class Sweep:
         )
 
     def rows(self, settings: Settings) -> list[str]:
-        """Return the names of the rows, ascending by ratio; D + D' stands for the ratio that it has."""
+        """Return the names of the rows, ascending by ratio; D + D' stands for the ratio that it has.
+
+        Raises:
+            ConfigError: the settings have no ratios.
+        """
+        if not settings.ratios:
+            raise ConfigError(
+                f"The settings of {settings.name} have no `ratios` to draw: give some, such as [0.1, 0.4], in a copy "
+                "of the file, and that by `--settings`."
+            )
         named = {ratio: "synthetic" if ratio == settings.ratio else f"ratio_{ratio:g}" for ratio in settings.ratios}
         self.ratios = {"control": 0.0, **{named[ratio]: ratio for ratio in sorted(named) if ratio}}
         return list(self.ratios)

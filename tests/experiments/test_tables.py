@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.errors import ConfigError
 from experiments import beyond, figure4, table1, table2, table3
 from experiments.study.paper import paper
 from experiments.study.results import load
@@ -155,6 +156,11 @@ def test_figure_4_draws_every_model_and_the_same_bytes_every_time(cells: Any, tm
         contents.append([(tmp_path / name / f"figure4{suffix}").read_bytes() for suffix in (".svg", ".png")])
     assert contents[0] == contents[1]
     assert b"<svg" in contents[0][0]
+
+
+def test_figure_4_trains_nothing_where_no_ratios_are_given() -> None:
+    with pytest.raises(ConfigError, match="settings of coco have no `ratios` to draw"):
+        figure4.Sweep().rows(Settings("coco", "COCO", {}, {}, {}))
 
 
 def test_tables_have_the_rows_that_a_study_can_have() -> None:
