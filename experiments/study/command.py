@@ -52,6 +52,8 @@ def study(
     cells = cells_of(settings, options.models or list(settings.models), names, options.seeds, work)
     cells.sort(key=lambda cell: (list(settings.models).index(cell.model), names.index(cell.row.name), cell.seed))
     failed = run(sorted(cells, key=lambda cell: cell.seed), work, options.jobs, options.wandb)  # whole tables first
+    for sentence in failed:
+        sys.stderr.write(f"error: {sentence}\n")
     found = load(work, cells)
     with writing_results(to):
         shown = _write(form, settings, cells, found, to)
@@ -59,8 +61,6 @@ def study(
     print(f"{form.title}: {to}/{form.name}.md, .csv, .tex")
     if options.wandb:
         _log(options.wandb, form, settings, cells, work, to)
-    for sentence in failed:
-        sys.stderr.write(f"error: {sentence}\n")
     return 1 if failed else 0
 
 

@@ -46,6 +46,16 @@ def test_cells_of_a_table_are_run_and_failures_told(ran: list[Any], capsys: Any)
     assert "Missing, since their runs did not end: large/control/seed0" in Path("results/own/table1.md").read_text()
 
 
+def test_failures_are_told_also_where_no_table_can_be_written(ran: list[Any], monkeypatch: Any, capsys: Any) -> None:
+    def load(*_: Any) -> None:
+        raise ConfigError("Results of a study cannot be used.")
+
+    monkeypatch.setattr(command, "load", load)
+    with pytest.raises(ConfigError):
+        table1.main(["--settings", "own.yaml", "--models", "large"])
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_folders_can_be_chosen_and_all_models_are_taken(ran: list[Any]) -> None:
     table1.main(["--settings", "own.yaml", "--work", "here", "--to", "there"])
     names, root, jobs, _ = ran[0]
