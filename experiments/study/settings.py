@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -68,7 +68,7 @@ class Settings:
     ratio: float | None = None
     ratios: Sequence[float] = ()
     fills: dict[str, Any] = field(default_factory=dict)
-    captions: dict[str, Any] = field(default_factory=dict)
+    captions: dict[str, dict[str, Any]] = field(default_factory=dict)
     dilations: Sequence[int] = ()
     per_batch: int | None = None
     margin: float | None = None
@@ -119,7 +119,7 @@ def read(path: Path, work: Path) -> Settings:
 
     Raises:
         MissingPathError: there is no such file, or no config that it names.
-        ConfigError: it is no yaml, or lacks a key, or has one too many.
+        ConfigError: it is no yaml, lacks a key, has one too many, or a value is of another kind.
     """
     if not path.is_file():
         raise MissingPathError(f"`--settings` is {path}, which is no file; shipped are {', '.join(_shipped())}.")
@@ -130,8 +130,6 @@ def read(path: Path, work: Path) -> Settings:
 
 
 def _model(path: Path, name: str, entry: Any) -> Model:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{path}: `models.{name}` is {entry!r}, but must be a mapping with label and config.")
     _check_keys(f"{path}: `models.{name}`", entry, Model, {"name"})
     config = Path(entry["config"])
     if not config.is_file():
@@ -151,6 +149,41 @@ def _check_keys(where: str, held: Mapping[str, Any], kind: Any, given: set[str])
     needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
     if missing := sorted(needed - given - held.keys()):
         raise ConfigError(f"{where} lacks the key `{missing[0]}`.")
+    for one in fields(kind):
+        said, fits = _KINDS[one.type.removesuffix(" | None")]
+        may_be_none = one.type.endswith(" | None") and held.get(one.name) is None
+        if one.name in held and not may_be_none and not fits(held[one.name]):
+            raise ConfigError(f"{where}: `{one.name}` is {held[one.name]!r}, but must be {said}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_mappings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values())
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation
+    "str": ("a text", _is_text),
+    "Path": ("a path", _is_text),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "int": ("a whole number", _is_whole),
+    "float": ("a number, as 0.4", _is_number),
+    "Sequence[int]": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value))),
+    "Sequence[float]": ("a list of numbers", lambda value: isinstance(value, list) and all(map(_is_number, value))),
+    "dict[str, Any]": ("a mapping", lambda value: isinstance(value, dict)),
+    "dict[str, dict[str, Any]]": ("a mapping of mappings", _are_mappings),
+    "dict[str, Model]": ("a mapping of mappings with label and config", _are_mappings),
+}
 
 
 def _placed(value: Any, work: str) -> Any:

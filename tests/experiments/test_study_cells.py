@@ -161,7 +161,18 @@ def test_zero_shot_is_there_once_where_there_are_weights(place: Path) -> None:
     [
         ({"ratoi": 0.4}, "has no key `ratoi`, did you mean ratio"),
         ({"models": {"clip": {"label": "CLIP"}}}, "`models.clip` lacks the key `config`"),
-        ({"models": {"clip": "clip.yaml"}}, "`models.clip` is 'clip.yaml', but must be a mapping"),
+        (
+            {"models": {"clip": "clip.yaml"}},
+            "`models` is {'clip': 'clip.yaml'}, but must be a mapping of mappings with",
+        ),
+        ({"models": {"clip": {"label": "CLIP", "config": 5}}}, "`models.clip`: `config` is 5, but must be a path"),
+        ({"models": None}, "`models` is None, but must be a mapping of mappings"),
+        ({"ratio": "4e-1"}, "`ratio` is '4e-1', but must be a number, as 0.4"),
+        ({"ratios": 0.4}, r"`ratios` is 0\.4, but must be a list of numbers"),
+        ({"margin": True}, "`margin` is True, but must be a number"),
+        ({"dilations": [1.5]}, r"`dilations` is \[1\.5\], but must be a list of whole numbers"),
+        ({"fills": None}, "`fills` is None, but must be a mapping"),
+        ({"captions": {"prompts": "PromptCaptions"}}, "but must be a mapping of mappings"),
         ({"models": {"clip": {"label": "CLIP", "config": "no.yaml"}}}, r"`models.clip.config` is no\.yaml"),
     ],
 )
