@@ -49,8 +49,10 @@ def comparisons(results: Results, found: Sequence[Line], control: str) -> Iterat
     compared = [line for line in found if line.differences]
     if not compared:
         return
+    alike = all(len(steps) == 1 for steps in results.steps.values() if steps)
+    has = "the optimiser steps and seeds" if alike else "the seeds, though not exactly the optimiser steps,"
     yield (
-        f"Changes are against {control}, which has the optimiser steps and seeds of the other trained rows, and are "
+        f"Changes are against {control}, which has {has} of the other trained rows, and are "
         f"paired over queries; p is that of a two-sided sign-flip test, corrected by Holm's procedure for the "
         f"{len(compared)} rows compared."
     )

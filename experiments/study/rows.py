@@ -42,7 +42,8 @@ class Row:
 def rows(settings: Settings) -> dict[str, Row]:
     """Return all rows that a study can have, by name; a training is D + D' where it does not say otherwise.
 
-    Every row is trained for the steps of `control`, and tested on the same queries and gallery.
+    Every row has the epochs of `control`, and is tested on the same queries and gallery. Those that mix all pairs have
+    its steps as well; where batches hold sources with their pairs or a fixed share of them, as many as these fill.
     """
     return {row.name: row for row in _rows(settings)}
 

@@ -66,6 +66,18 @@ def test_table_1_has_a_line_per_row_and_the_paper_beside_it(cells: Any, made: li
     assert {record["gap_closed"] for record in records if record["measure"] != "ODmAP@1"} == {""}
 
 
+def test_rows_of_unlike_many_steps_are_not_said_to_have_those_of_the_control(cells: Any, tmp_path: Path) -> None:
+    made = [cells.add("clip", row, 0, 40) for row in ("control", "synthetic", "per_batch")]
+    _render(cells, made, table1.FORM, tmp_path)
+    assert "which has the optimiser steps and seeds of the other trained rows" in (tmp_path / "table1.md").read_text()
+    log = made[2].folder(cells.root) / "fit" / "1" / "metrics.csv"
+    log.write_text(log.read_text().replace("1,19,", "1,17,"))
+    _render(cells, made, table1.FORM, tmp_path)
+    text = (tmp_path / "table1.md").read_text()
+    assert "optimiser steps: CLIP 18 to 20;" in text
+    assert "which has the seeds, though not exactly the optimiser steps, of the other trained rows" in text
+
+
 def test_a_cell_that_failed_leaves_a_dash_and_a_note(cells: Any, tmp_path: Path) -> None:
     made = [cells.add("clip", "control", 0, 40), cells.cell("clip", "synthetic", 0)]
     _render(cells, made, table1.FORM, tmp_path)
