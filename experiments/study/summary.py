@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
     Attributes:
         mean: over queries and seeds.
         low: lower end of the 95 % bootstrap interval over queries, whose values are means over the seeds; None where a
-            query has no value of its own.
+            query has no value of its own, or all queries are of one group.
         high: upper end.
         seed_sd: standard deviation over the seeds of the mean over queries; None with one seed.
         seeds: how many.
@@ -77,9 +77,8 @@ def estimates(scores: Scores) -> dict[str, Estimate]:
     """
     found = {}
     for block in scores.blocks:
-        interval = np.stack(bootstrap(block.values.mean(axis=0), block.groups), axis=1).tolist()
         spread = _spread(block.values.mean(axis=1))
-        for measure, (mean, low, high), sd in zip(block.measures, interval, spread, strict=True):
+        for measure, (mean, low, high), sd in zip(block.measures, _intervals(block), spread, strict=True):
             found[measure] = Estimate(mean, low, high, sd, len(scores.seeds))
     for measure, values in scores.single.items():
         sd = _spread(values[:, None])[0]
@@ -91,7 +90,8 @@ def differences(row: Scores, control: Scores) -> dict[str, Difference]:
     """Compare a row with its control query by query, on the seeds that both have.
 
     Returns:
-        By measure, for those that both have; empty without a common seed. `p_holm` is `p_value`.
+        By measure, for those that both have; none without a common seed, or of queries of one group, which cannot be
+        drawn. `p_holm` is `p_value`.
     """
     seeds = common_seeds(row, control)
     if not seeds:
@@ -99,6 +99,7 @@ def differences(row: Scores, control: Scores) -> dict[str, Difference]:
     return {
         measure: difference
         for one, other in _pairs(control.at(seeds), row.at(seeds))
+        if _has_groups(one)
         for measure, difference in _compared(one, other, seeds)
     }
 
@@ -122,14 +123,15 @@ def recovered(row: Scores, control: Scores, oracle: Scores, measure: str = "ODmA
     Numerator and denominator share the draws of query groups. All three are compared on the seeds that they share.
 
     Returns:
-        None where there is no common seed, or the gap is not clearly there: above 0 in every draw.
+        None where there is no common seed, one group of queries alone, or no gap that is above 0 in every draw.
     """
     seeds = common_seeds(row, control, oracle)
-    if not seeds:
+    block = next(block for block in control.blocks if measure in block.measures)
+    if not seeds or not _has_groups(block):
         return None
     mine, start, end = (scores.at(seeds)[measure].mean(axis=0) for scores in (row, control, oracle))
     gains = np.stack([mine - start, end - start], axis=1)
-    draws = resampled_means(gains, _groups(control, measure))
+    draws = resampled_means(gains, block.groups)
     if not (draws[:, 1] > 0).all():
         return None
     gained, gap = gains.mean(axis=0)
@@ -159,8 +161,17 @@ def _compared(control: Block, row: Block, seeds: tuple[int, ...]) -> list[tuple[
     ]
 
 
-def _groups(scores: Scores, measure: str) -> NDArray[np.generic]:
-    return next(block.groups for block in scores.blocks if measure in block.measures)
+def _intervals(block: Block) -> list[tuple[float, float | None, float | None]]:
+    """Return the mean of every measure, and the ends of its interval where groups can be drawn."""
+    values = block.values.mean(axis=0)
+    if not _has_groups(block):
+        return [(mean, None, None) for mean in values.mean(axis=0).tolist()]
+    return [(mean, low, high) for mean, low, high in np.stack(bootstrap(values, block.groups), axis=1).tolist()]
+
+
+def _has_groups(block: Block) -> bool:
+    """Return whether there is something to draw from."""
+    return len(np.unique(block.groups)) > 1
 
 
 def _spread(means: NDArray[np.float64]) -> list[float | None]:

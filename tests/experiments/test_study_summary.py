@@ -49,6 +49,15 @@ def test_the_interval_is_of_query_groups_drawn_with_all_their_seeds() -> None:
     assert apart.high - apart.low < 0.85 * (found.high - found.low)
 
 
+def test_queries_of_one_group_have_means_alone() -> None:
+    rows = [_scores(_random(seed, mean, (2, 4)), groups=np.zeros(4)) for seed, mean in ((2, 40), (3, 60), (4, 80))]
+    found = estimates(rows[0])[MEASURE]
+    assert found.mean == pytest.approx(rows[0][MEASURE].mean())
+    assert (found.low, found.high) == (None, None)
+    assert differences(rows[1], rows[0]) == {}
+    assert recovered(rows[1], rows[0], rows[2]) is None
+
+
 def test_a_score_without_values_per_query_has_no_interval() -> None:
     found = estimates(_scores(_random(2)))["distinct"]
     assert (found.low, found.high) == (None, None)
