@@ -53,18 +53,15 @@ class Line:
         return self.differences.get(self.prefix + measure)
 
 
-def lines(
-    results: Results, rows: Mapping[tuple[str, str], tuple[str, str]], paper: Paper, against: str = CONTROL
-) -> list[Line]:
+def lines(results: Results, rows: Mapping[tuple[str, str], tuple[str, str]], paper: Paper) -> list[Line]:
     """Return the rows of a table.
 
     Args:
         results: of the cells of these rows, of the controls and of the oracles.
         rows: labels of model and row by their names.
         paper: its figures.
-        against: name of the row that the others are compared with.
     """
-    return _corrected([_line(results, names, labels, paper, against) for names, labels in rows.items()])
+    return _corrected([_line(results, names, labels, paper) for names, labels in rows.items()])
 
 
 def write_csv(path: Path, found: Sequence[Line], paper: Paper, common: Mapping[str, object]) -> None:
@@ -83,14 +80,14 @@ def write_csv(path: Path, found: Sequence[Line], paper: Paper, common: Mapping[s
         writer.writerows(records)
 
 
-def _line(results: Results, names: tuple[str, str], labels: tuple[str, str], paper: Paper, against: str) -> Line:
+def _line(results: Results, names: tuple[str, str], labels: tuple[str, str], paper: Paper) -> Line:
     scores, figures = results.scores.get(names), paper.figures.get(names, {})
     if scores is None:
         return Line(names, labels, paper=figures)
     model, row = names
-    control, oracle = (results.scores.get((model, other)) for other in (against, ORACLE))
-    compared = differences(scores, control) if control and row != against else {}
-    share = _share(scores, control, oracle) if row != against else None
+    control, oracle = (results.scores.get((model, other)) for other in (CONTROL, ORACLE))
+    compared = differences(scores, control) if control and row != CONTROL else {}
+    share = _share(scores, control, oracle) if row != CONTROL else None
     return Line(names, labels, scores.prefix, estimates(scores), compared, share, figures)
 
 
