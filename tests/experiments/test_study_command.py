@@ -10,6 +10,7 @@ import yaml
 
 from datamodules.errors import ConfigError
 from experiments import table1
+from experiments.__main__ import main
 from experiments.study import command
 
 OWN = {
@@ -34,6 +35,11 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str]
 
     monkeypatch.setattr(command, "run", run)
     return asked
+
+
+def test_an_experiment_that_is_misspelled_is_told_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^There is no experiment `tabel1`, did you mean table1\?"):
+        main(["tabel1"])
 
 
 def test_cells_of_a_table_are_run_and_failures_told(ran: list[Any], capsys: Any) -> None:
