@@ -20,7 +20,7 @@ def record(synthetic: Path, started: str, seconds: float) -> dict[str, Any]:
     Args:
         synthetic: the set that its queries come from.
         started: when it began.
-        seconds: how long it took.
+        seconds: how long it took since it was last taken up.
     """
     protocol = (synthetic / "protocol.json").read_bytes()
     data = json.loads(protocol).get("config", {}).get("data", {})
@@ -48,9 +48,11 @@ def device() -> str:
     return f"CPU ({platform.machine()}, {len(os.sched_getaffinity(0))} cores)"
 
 
-@cache
 def commit() -> str | None:
-    """Return the commit of this program, with a + where files differ from it; None outside of a repository."""
+    """Return the commit of this program, with a + where files differ from it; None outside of a repository.
+
+    It is looked up each time, since it may change while a study runs.
+    """
     root = Path(__file__).parents[2]
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
