@@ -55,8 +55,8 @@ class Commands:
             if self._stopped:  # whatever its status is: some end well when they are asked to end
                 raise CommandError("stopped")
         if status:
-            said = f"it was ended by {signal.Signals(-status).name}" if status < 0 else _last_line(log)
-            raise CommandError(f"{said} ({log})")
+            by_signal = f"it was ended by {signal.Signals(-status).name}" if status < 0 else ""
+            raise CommandError(f"{by_signal or _last_line(log) or f'it ended with status {status}'} ({log})")
 
     def _start(self, arguments: Sequence[str], log: Any, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self._lock:
@@ -132,5 +132,6 @@ def _tell(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ")[:_SAID]
+    """Return what the latest command of a log said last, nothing where it said nothing."""
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+    return "" if last.startswith("$ ") else last.removeprefix("error: ")[:_SAID]

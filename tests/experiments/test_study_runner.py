@@ -17,7 +17,7 @@ import yaml
 
 import synth
 from datamodules.errors import ConfigError
-from experiments.study import commands, making, runner
+from experiments.study import commands, making, record, runner
 from experiments.study.cells import Cell, cells_of
 from experiments.study.commands import CommandError, Commands, places
 from experiments.study.runner import run
@@ -248,6 +248,17 @@ def _call(running: Commands, arguments: list[str], log: Path) -> None:
 def test_a_command_that_the_system_ended_is_told_by_its_signal(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"it was ended by SIGKILL \(.*log\.txt\)"):
         Commands().call(["sh", "-c", "kill -9 $$"], tmp_path / "log.txt", {})
+
+
+def test_a_command_that_says_nothing_is_told_by_its_status(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"^it ended with status 3 \(.*log\.txt\)"):
+        Commands().call(["sh", "-c", "exit 3"], tmp_path / "log.txt", {})
+
+
+def test_a_cell_names_the_commit_that_it_was_made_at(monkeypatch: Any) -> None:
+    said = iter(["aaa", "", "bbb", " M train.py"])
+    monkeypatch.setattr(record, "_git", lambda *_: next(said))
+    assert (record.commit(), record.commit()) == ("aaa", "bbb+")
 
 
 @pytest.mark.parametrize("manner", ["sleep", "stubborn", "polite"])
