@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(f"{name:16}{purpose}" for name, purpose in EXPERIMENTS.items()))
         return 0
     if arguments[0] not in EXPERIMENTS:
-        raise ConfigError(f"There is no experiment `{arguments[0]}`, {known(arguments[0], EXPERIMENTS)}.")
+        raise ConfigError(f"There is no experiment `{arguments[0]}`, {known(arguments[0], EXPERIMENTS)}")
     run: Callable[[list[str]], int] = import_module(f"experiments.{arguments[0]}").main
     return run(arguments[1:])
 

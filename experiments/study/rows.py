@@ -56,7 +56,7 @@ def row(settings: Settings, name: str) -> Row:
     """
     there = rows(settings)
     if name not in there:
-        raise ConfigError(f"A study of {settings.name} has no row {name!r}, {known(name, there)}.")
+        raise ConfigError(f"A study of {settings.name} has no row {name!r}, {known(name, there)}")
     return there[name]
 
 

@@ -80,19 +80,19 @@ class Settings:
             ConfigError: there is none.
         """
         if name not in self.models:
-            raise ConfigError(f"`--models` has {name!r}, {known(name, self.models)}.")
+            raise ConfigError(f"`--models` has {name!r}, {known(name, self.models)}")
         return self.models[name]
 
 
 def known(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    """Say which name may have been meant, or which ones there are.
+    """Return the end of a sentence about a name: which one may have been meant, or which ones there are.
 
     Example:
         >>> known("clipp", ["vsepp", "clip"]), known("x", ["vsepp", "clip"])
-        ('did you mean clip?', 'known are vsepp, clip')
+        ('did you mean clip?', 'known are vsepp, clip.')
     """
     near = get_close_matches(name, list(names), n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
 
 
 def merged(*parts: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _check_keys(where: str, held: Mapping[str, Any], kind: Any, given: set[str])
 
     names = [one.name for one in fields(kind) if one.name not in given]
     if unknown := next((key for key in held if key not in names), None):
-        raise ConfigError(f"{where} has no key `{unknown}`, {known(str(unknown), names)}.")
+        raise ConfigError(f"{where} has no key `{unknown}`, {known(str(unknown), names)}")
     needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
     if missing := sorted(needed - given - held.keys()):
         raise ConfigError(f"{where} lacks the key `{missing[0]}`.")

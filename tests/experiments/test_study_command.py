@@ -38,7 +38,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str]
 
 
 def test_an_experiment_that_is_misspelled_is_told_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"^There is no experiment `tabel1`, did you mean table1\?"):
+    with pytest.raises(ConfigError, match=r"^There is no experiment `tabel1`, did you mean table1\?$"):
         main(["tabel1"])
 
 
