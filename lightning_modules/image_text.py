@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import RetrievalBatch, Tokens
 from datamodules.errors import ConfigError
@@ -27,7 +28,7 @@ from lightning_modules.optimizers import build_optimizer, optimizer_class
 from lightning_modules.parameter_groups import freeze as freeze_parameters
 from lightning_modules.parameter_groups import parameter_groups
 from lightning_modules.processor import Processor
-from lightning_modules.schedule import halving_schedule
+from lightning_modules.schedule import cosine_schedule, halving_schedule
 
 
 class ImageTextModule(LightningModule, ABC):
@@ -43,6 +44,8 @@ class ImageTextModule(LightningModule, ABC):
         optimizer_args: further arguments of the optimiser, such as `weight_decay` or `betas`.
         lr_halving_epochs: the learning rate is halved after every so many epochs (fractions count); None: constant.
         lr_decay: what the learning rate is multiplied by instead of a half.
+        lr_cosine: whether the learning rate falls by half a cosine to 0 over the training, in place of halving.
+        lr_warmup_steps: optimiser steps in which the learning rate rises to `lr`.
         freeze: shell patterns of the names of parameters that are not trained, such as `model.visual.*`. Modules that
             are frozen whole stay in evaluation mode, so that dropout and the statistics of BatchNorm rest, too.
         lr_scales: shell pattern of parameter names -> factor on their learning rate; the first that matches wins.
@@ -72,6 +75,8 @@ class ImageTextModule(LightningModule, ABC):
         optimizer_args: dict[str, Any] | None = None,
         lr_halving_epochs: float | None = None,
         lr_decay: float = 0.5,
+        lr_cosine: bool = False,
+        lr_warmup_steps: int = 0,
         freeze: Sequence[str] = (),
         lr_scales: dict[str, float] | None = None,
         decay_vectors: bool = True,
@@ -82,10 +87,12 @@ class ImageTextModule(LightningModule, ABC):
         super().__init__()
         check_positive(lr_halving_epochs=lr_halving_epochs, lr_decay=lr_decay)
         check_range(1, micro_batch_size=micro_batch_size)
+        check_range(0, lr_warmup_steps=lr_warmup_steps)
         self.optimizer_class = optimizer_class(optimizer)
         self.lr = lr
         self.optimizer_args = dict(optimizer_args or {})
         self.lr_halving_epochs, self.lr_decay = lr_halving_epochs, lr_decay
+        self.lr_cosine, self.lr_warmup_steps = lr_cosine, lr_warmup_steps
         self.freeze_patterns, self.lr_scales, self.decay_vectors = tuple(freeze), lr_scales, decay_vectors
         self.micro_batch_size, self.compiled = micro_batch_size, compile
         self.channels_last = channels_last
@@ -220,17 +227,28 @@ class ImageTextModule(LightningModule, ABC):
         return {name: tensor.cpu() for name, tensor in rows.items()}
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser over the parameters that require gradients, and the halving schedule.
+        """Build the optimiser over the parameters that require gradients, and the schedule of its learning rate.
 
         Raises:
-            ConfigError: when the optimiser refuses its arguments, or a pattern of `lr_scales` matches no parameter.
+            ConfigError: when the optimiser refuses its arguments, a pattern of `lr_scales` matches no parameter, or
+                `lr_cosine` is given to a training without an end.
         """
         groups = parameter_groups(self, self.lr, self.lr_scales, self.decay_vectors)
         optimizer = build_optimizer(self.optimizer_class, groups, self.lr, self.optimizer_args)
-        if self.lr_halving_epochs is None:
+        if not (self.lr_cosine or self.lr_halving_epochs or self.lr_warmup_steps):
             return optimizer
-        schedule = halving_schedule(optimizer, self.lr_halving_epochs, self._steps_per_epoch(), self.lr_decay)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> LambdaLR:
+        if self.lr_cosine:
+            if math.isinf(steps := self.trainer.estimated_stepping_batches):
+                raise ConfigError(
+                    "`model.init_args.lr_cosine` is true, but the training has no end at which the learning rate would "
+                    "be 0: give `trainer.max_epochs` or `trainer.max_steps`."
+                )
+            return cosine_schedule(optimizer, int(steps), self.lr_warmup_steps)
+        every, steps = (self.lr_halving_epochs, self._steps_per_epoch()) if self.lr_halving_epochs else (math.inf, 1)
+        return halving_schedule(optimizer, every, steps, self.lr_decay, self.lr_warmup_steps)
 
     def _steps_per_epoch(self) -> int:
         self.trainer.fit_loop.setup_data()  # batches are not counted before
