@@ -17,18 +17,21 @@ function named(places) {
   return places.map((place) => held.classes[place]).join(", ");
 }
 
-/* A caption as text and spans: red where a phrase names a removed class, else green where it names a kept one. */
+/* A caption as text and spans: red where a phrase names a removed class, else green where it names a kept one. Phrases
+   count characters, of which a string of this language has two for an emoji. */
 function coloured(caption, query) {
   const line = made("li");
+  const letters = Array.from(caption.text);
+  const part = (start, end) => letters.slice(start, end).join("");
   let at = 0;
   for (const [start, end, classes] of caption.phrases) {
     const mark = classes.some((place) => query.removed.includes(place)) ? "wrong"
       : classes.some((place) => query.kept.includes(place)) ? "right" : "";
     if (!mark || start < at) continue;
-    line.append(caption.text.slice(at, start), made("span", caption.text.slice(start, end), mark));
+    line.append(part(at, start), made("span", part(start, end), mark));
     at = end;
   }
-  line.append(caption.text.slice(at));
+  line.append(part(at));
   return line;
 }
 

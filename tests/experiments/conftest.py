@@ -191,7 +191,7 @@ class Retrieved:
 
     SAID = (
         ("a puppy near a lamp", "a dog"),
-        ("</script><img src=x onerror=document.title='owned'> a dog & a lamp", "a lamp"),
+        ("</script><img src=x onerror=document.title='owned'> a dog & a lamp", "\N{DOG FACE} beside a lamp"),
     )
     QUERIES = 30
 

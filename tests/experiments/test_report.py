@@ -133,7 +133,8 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
         assert f"{len(queries)} of {QUERIES} queries, page 1 of" in page, fragment
         assert page.count("<article>") == min(len(queries), 12)
         assert "<title>owned" not in page
-        assert 'class="wrong"' in page
+        marked = set(re.findall(r'<span class="(?:wrong|right)">(.*?)</span>', page))
+        assert {"a dog", "a lamp"} < marked <= {"Red", "green", "dog", "lamp", "a dog", "a lamp", "a puppy"}, marked
     last = browse(path, "page=3", profile)
     assert "page 3 of 3" in last
     assert last.count("<article>") == QUERIES - 24
