@@ -89,7 +89,6 @@ function wanted() {
 }
 
 function show() {
-  if (SECTIONS.has(location.hash.slice(1))) return;
   const what = wanted();
   form.elements.class.value = what.class;
   form.elements.state.value = what.state;
@@ -113,7 +112,7 @@ function go(page) {
   const given = new URLSearchParams();
   for (const [name, value] of new FormData(form)) if (value) given.set(name, value);
   if (page > 1) given.set("page", page);
-  location.replace(`#${given}`);
+  history.replaceState(null, "", `#${given}`);  // where the browser does not scroll
   show();
 }
 
@@ -133,5 +132,6 @@ form.addEventListener("submit", (event) => event.preventDefault());
 for (const button of document.querySelectorAll("[data-step]")) {
   button.addEventListener("click", () => go(Number(button.dataset.target)));
 }
-window.addEventListener("hashchange", show);
+/* The address may also name a section, which leaves what is shown as it is. */
+window.addEventListener("hashchange", () => SECTIONS.has(location.hash.slice(1)) || show());
 show();

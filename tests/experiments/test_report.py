@@ -119,6 +119,7 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     fixed = given["states"].index("fixed")
     wanted = {
         "": given["queries"],
+        "hubs": given["queries"],  # a section
         "class=dog": [query for query in given["queries"] if dog in query["removed"]],
         "state=fixed": [query for query in given["queries"] if query["state"] == fixed],
         "search=ONERROR&class=dog": [
