@@ -206,7 +206,9 @@ class Retrieved:
                 name = f"{number} <b>.png"
                 self._draw(photos / split / name, number)
                 objects = {"bbox": [[0, 0, 6, 6], [6, 6, 6, 6]], "categories": ["dog", "lamp"]}
-                lines.append({"file_name": name, "text": list(self.SAID[number % 2]), "objects": objects})
+                said = {"text": list(self.SAID[number % 2]), "objects": objects}
+                ids = {"image_id": (split == "test") * 2**60 + number}
+                lines.append({"file_name": name} | ids | said)
             self._lines(photos / split, lines)
         chunker = "{class_path: datamodules.phrases.RuleChunker}"
         given = f"{{word_list: {words}, chunker: {chunker}}}"

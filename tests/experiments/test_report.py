@@ -119,6 +119,7 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     fixed = given["states"].index("fixed")
     wanted = {
         "": given["queries"],
+        f"search={2**60 + 7}": [query for query in given["queries"] if int(query["source"]) == 2**60 + 7],
         "hubs": given["queries"],  # a section
         "class=dog": [query for query in given["queries"] if dog in query["removed"]],
         "state=fixed": [query for query in given["queries"] if query["state"] == fixed],
