@@ -4,6 +4,8 @@ const held = JSON.parse(document.getElementById("held").textContent);
 const form = document.getElementById("filters");
 const ON_PAGE = 12;
 const SECTIONS = new Set([...document.querySelectorAll("section")].map((section) => section.id));
+/* Places of the queries, those with pictures first. */
+const ORDER = [...held.queries.keys()].sort((one, other) => (other in held.pictures) - (one in held.pictures));
 const texts = held.captions.map((caption) => caption.text.toLowerCase());
 
 function made(tag, text, name) {
@@ -94,7 +96,7 @@ function show() {
   form.elements.state.value = what.state;
   form.elements.pictures.checked = Boolean(what.pictures);
   if (document.activeElement !== form.elements.search) form.elements.search.value = what.search;
-  const found = [...held.queries.keys()].filter((place) => matches(held.queries[place], place, what));
+  const found = ORDER.filter((place) => matches(held.queries[place], place, what));
   const pages = Math.max(1, Math.ceil(found.length / ON_PAGE));
   const page = Math.min(what.page, pages);
   document.getElementById("cards").replaceChildren(

@@ -65,6 +65,11 @@ def test_queries_are_fixed_broken_or_unchanged(reports: Any) -> None:
     assert all(uri.startswith("data:image/jpeg;base64,") for pair in given["pictures"].values() for uri in pair)
 
 
+def test_it_says_how_many_pictures_are_in_it(reports: Any) -> None:
+    assert "pictures of 4 of the 30 queries are in it" in reports("before")
+    assert "To keep the file small" not in reports("before", images=QUERIES)
+
+
 def test_phrases_name_the_classes_of_the_data(reports: Any) -> None:
     given = held(reports("before"))
     assert given["states"] == ["right", "wrong"]
@@ -132,6 +137,8 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     }
     for fragment, queries in wanted.items():
         page = browse(path, fragment, profile)
+        if not fragment:  # pictures come first
+            assert ["<img" in card for card in page.split("<article>")[1:]] == [True] * 4 + [False] * 8
         assert f"{len(queries)} of {QUERIES} queries, page 1 of" in page, fragment
         assert page.count("<article>") == min(len(queries), 12)
         assert "<title>owned" not in page
