@@ -65,7 +65,7 @@ def by_class(runs: Sequence[Run], class_names: Sequence[str]) -> str:
     removed = runs[0].masks("removed", class_names).astype(np.float64)
     queries = removed.sum(axis=0)
     order = [place for place in np.argsort(-queries, kind="stable").tolist() if queries[place]]
-    measures = [*runs[0].cuts, "hallucinated@1"]
+    measures = [*runs[0].cuts, *[name for name in runs[0].found.measures if name.startswith("hallucinated@")][:1]]
     values = [[_means(removed, run.found.values([name])[:, 0]) for run in runs] for name in measures]
     heads = ["removed", "queries"]
     for name in measures:

@@ -21,6 +21,8 @@ from experiments.options import load_data
 from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
 
+_COLUMNS = ("removed", "kept", "retrieved_ids", "relevant")
+
 STATES = ("fixed", "broken", "unchanged")
 """What became of a query from one run to another; of a single run see `OUTCOMES`."""
 OUTCOMES = ("right", "wrong")
@@ -59,6 +61,8 @@ class Run:
             found = read(path)
         except PerQueryError as error:
             raise ConfigError(f"{error} (`--run` and `--against` take a folder that `train.py test` wrote.)") from error
+        if lost := [column for column in _COLUMNS if column not in found.table.column_names]:
+            raise ConfigError(f"{path} has no column `{lost[0]}`: give a folder that `train.py test` wrote.")
         return Run(folder, name or called(folder), found)
 
     @cached_property
@@ -70,8 +74,11 @@ class Run:
 
     @property
     def first(self) -> NDArray[np.float64]:
-        """`[Q]` ODmAP@1, 0 or 100."""
-        return self.found.values(["ODmAP@1"])[:, 0]
+        """`[Q]` ODmAP@1, 0 or 100, which is no measure of runs whose `top_k` does not begin with 1."""
+        from pyarrow import compute
+
+        right = compute.list_element(self.found.table["relevant"], 0)
+        return np.where(right.to_numpy(), 100.0, 0.0)
 
     @property
     def cuts(self) -> list[str]:

@@ -240,8 +240,8 @@ class Retrieved:
         """Return whether the first caption is right for each query, 0 or 100."""
         return 100.0 * (np.random.default_rng(len(name)).random(self.QUERIES) < {"before": 0.3, "after": 0.7}[name])
 
-    def run(self, name: str, shift: int = 0, checkpoint: str = "") -> Path:
-        """Write what `train.py test` would, and return its folder."""
+    def run(self, name: str, shift: int = 0, checkpoint: str = "", cut: int = 1) -> Path:
+        """Write what `train.py test` would with one cut, and return its folder."""
         number, first = np.arange(self.QUERIES), self.first(name)
         removed = [["dog"] if query % 2 else ["lamp"] for query in number]
         kept = [["lamp"] if query % 2 else ["dog"] for query in number]
@@ -252,15 +252,16 @@ class Retrieved:
             "removed": removed,
             "kept": kept,
             "retrieved_ids": np.stack([np.roll(captions, -query)[:5] for query in number]),
-            "ODmAP@1": first,
-            "hallucinated@1": 100 - first,
+            "relevant": [[right > 0] * 5 for right in first],
+            f"ODmAP@{cut}": first,
+            f"hallucinated@{cut}": 100 - first,
         }
         per_query.write(
             self.root / name / "odmap.parquet",
             columns,
             query_id="query_id",
             group="source_image_id",
-            measures=["ODmAP@1", "hallucinated@1"],
+            measures=[f"ODmAP@{cut}", f"hallucinated@{cut}"],
             fixed=["source_image_id", "removed", "kept"],
             about={"stage": "test", "gallery": len(captions), "checkpoint": checkpoint},
         )

@@ -15,6 +15,7 @@ import pytest
 
 from datamodules.errors import ConfigError
 from experiments.report import main
+from metrics import per_query
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><img src=x onerror=document.title='owned'> a dog & a lamp"
@@ -106,6 +107,23 @@ def test_other_data_than_the_tested_are_refused(reports: Any, retrieved: Any, tm
         main(["--run", str(folder), "--data", str(retrieved.config), "--to", str(tmp_path / "no.html")])
     with pytest.raises(ConfigError, match=r"There is no file .*--run"):
         main(["--run", str(tmp_path / "nowhere"), "--data", str(retrieved.config)])
+
+
+def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -> None:
+    folder, to = retrieved.run("before", cut=5), tmp_path / "report.html"
+    assert main(["--run", str(folder), "--data", str(retrieved.config), "--images", "0", "--to", str(to)]) == 0
+    given = held(to.read_text(encoding="utf-8"))
+    assert [query["scores"] for query in given["queries"]] == [[score] for score in retrieved.first("before")]
+    assert "hallucinated@5" in to.read_text(encoding="utf-8")
+
+
+def test_results_of_others_are_refused(retrieved: Any, tmp_path: Path) -> None:
+    columns = {"query_id": [1, 2], "ODmAP@1": [0.0, 100.0]}
+    per_query.write(
+        tmp_path / "mine" / "odmap.parquet", columns, query_id="query_id", group=None, measures=["ODmAP@1"], about={}
+    )
+    with pytest.raises(ConfigError, match=r"mine/odmap\.parquet has no column `removed`: give a folder that"):
+        main(["--run", str(tmp_path / "mine"), "--data", str(retrieved.config)])
 
 
 def browse(path: Path, fragment: str, profile: Path) -> str:
