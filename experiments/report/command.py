@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.gallery import gallery
+from experiments.report.headline import headline
 from experiments.report.matrices import class_pairs, cooccurrence
-from experiments.report.numbers import by_class, distinct, headline, hubs
+from experiments.report.numbers import by_class, distinct, hubs
 from experiments.report.options import RunsParser
 from experiments.report.page import page
 from experiments.report.record import record
@@ -50,7 +51,7 @@ def _parser() -> RunsParser:
         "--reranked",
         action=BooleanOptionalAction,
         default=True,
-        help="show what a model that re-ranks has after that; default: yes",
+        help="show what models that re-rank, of two runs both, have after that; default: yes",
     )
     parser.add_argument("--to", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     return parser

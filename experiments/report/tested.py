@@ -21,6 +21,7 @@ from experiments.options import load_data
 from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
 
+_RERANKED = "reranked-odmap.parquet"
 _COLUMNS = ("removed", "kept", "retrieved_ids", "relevant")
 
 STATES = ("fixed", "broken", "unchanged")
@@ -44,19 +45,18 @@ class Run:
     found: PerQuery
 
     @staticmethod
-    def read(folder: Path, name: str | None = None, *, reranked: bool = True) -> Run:
+    def read(folder: Path, name: str | None = None, *, reranked: bool = False) -> Run:
         """Read the results of a run.
 
         Args:
-            folder: holds `odmap.parquet`.
+            folder: holds `odmap.parquet` or, of what is re-ranked, `reranked-odmap.parquet`.
             name: what to call it; None for what its path says.
-            reranked: whether to take what a model that re-ranks has after that.
+            reranked: whether to take what the model has after re-ranking.
 
         Raises:
             ConfigError: it holds no results that can be used.
         """
-        after = folder / "reranked-odmap.parquet"
-        path = after if reranked and after.is_file() else folder / "odmap.parquet"
+        path = folder / (_RERANKED if reranked else "odmap.parquet")
         try:
             found = read(path)
         except PerQueryError as error:
@@ -131,7 +131,8 @@ def read_runs(options: Namespace) -> list[Run]:
     """
     names = options.names or [None, None]
     folders = [options.run, *([] if options.against is None else [options.against])]
-    runs = [Run.read(folder, name, reranked=options.reranked) for folder, name in zip(folders, names, strict=False)]
+    reranked = options.reranked and all((folder / _RERANKED).is_file() for folder in folders)
+    runs = [Run.read(folder, name, reranked=reranked) for folder, name in zip(folders, names, strict=False)]
     try:
         for run in runs[1:]:
             check_comparable(runs[0].found, run.found)

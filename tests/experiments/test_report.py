@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from argparse import Namespace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from datamodules.errors import ConfigError
 from experiments.report import main
+from experiments.report.tested import read_runs
 from metrics import per_query
 
 CHROMIUM = shutil.which("chromium")
@@ -107,6 +109,46 @@ def test_other_data_than_the_tested_are_refused(reports: Any, retrieved: Any, tm
         main(["--run", str(folder), "--data", str(retrieved.config), "--to", str(tmp_path / "no.html")])
     with pytest.raises(ConfigError, match=r"There is no file .*--run"):
         main(["--run", str(tmp_path / "nowhere"), "--data", str(retrieved.config)])
+
+
+def _recalls(folder: Path, seed: int, prefix: str = "") -> float:
+    """Write recalls of 8 images with 20 captions beside ODmAP, and return their sum."""
+    generator, total = np.random.default_rng(seed), 0.0
+    for way, count in {"i2t": 8, "t2i": 20}.items():
+        rows = np.arange(count)
+        hits = {f"R@{k}": 100.0 * (generator.random(count) < k / 10) for k in (1, 5)}
+        columns = {"query_id": rows, "image_id": rows % 8, **hits}
+        path = folder / f"{prefix}{way}.parquet"
+        per_query.write(path, columns, query_id="query_id", group="image_id", measures=list(hits), about={})
+        total += sum(column.mean() for column in hits.values())
+    return total
+
+
+def test_rsum_has_an_interval_and_a_test(reports: Any, retrieved: Any) -> None:
+    sums = [_recalls(retrieved.root / name, seed) for seed, name in enumerate(("before", "after"))]
+    (row,) = re.findall(r"<tr><td>i2t \+ t2i</td><td>rsum</td>(.*?)</tr>", reports("before", "after"))
+    cells = re.findall(r"<td>(.*?)</td>", row)
+    assert [float(cell.split()[0]) for cell in cells[:2]] == [pytest.approx(value, abs=0.051) for value in sums]
+    assert cells[2].startswith(f"{sums[1] - sums[0]:+.1f} (")
+    assert 0 < float(cells[3]) <= float(cells[4])
+    assert cells[5] == "8"
+    assert "<td>rsum</td>" in reports("before")
+
+
+def test_what_only_one_of_two_has_is_named(reports: Any, retrieved: Any) -> None:
+    plain, again = retrieved.run("before"), retrieved.run("after")
+    shutil.copy(again / "odmap.parquet", again / "reranked-odmap.parquet")
+    assert "only one of the two has them: reranked-odmap." in reports("before", "after")
+    found = [read_runs(_options(*folders)) for folders in ((again, plain), (again, again), (again, None))]
+    assert [[run.found.path.stem for run in runs] for runs in found] == [
+        ["odmap"] * 2,
+        ["reranked-odmap"] * 2,
+        ["reranked-odmap"],
+    ]
+
+
+def _options(run: Path, against: Path | None) -> Namespace:
+    return Namespace(run=run, against=against, names=None, reranked=True)
 
 
 def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -> None:
