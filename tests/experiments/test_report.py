@@ -99,6 +99,7 @@ def test_the_numbers_are_those_of_the_results(reports: Any, retrieved: Any) -> N
         assert re.search(rf"<td>ODmAP@1</td>.*?{mean:.1f} \(", page)
     change = np.mean(retrieved.first("after")) - np.mean(retrieved.first("before"))
     assert f"<td>{change:+.1f} (" in page
+    assert "nan %" not in page  # a pair without a query has no tooltip
     for part in ("data fingerprint", "protocol hash", "ODmAP@1, ", "P(column | row)"):
         assert part in page
 
