@@ -12,17 +12,19 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
 from datamodules.loaders import gallery
 from datamodules.shown import shown_classes
 from experiments.encoding import embed_images, embed_texts
-from experiments.figure3_drawing import Line, Picture, page, sheet
+from experiments.figure3_drawing import ON_SHEET, Line, Picture, page, sheet
 from experiments.options import load_model
 from experiments.report.drawn import draw, pictures
 from experiments.report.options import RunsParser
 from experiments.report.tested import STATES, Asked, Run, caption_rows, read_runs, states, words
+from metrics.search import top_k as search
 from synth.finished import positive, writing_results
 
 
@@ -51,7 +53,8 @@ def main(arguments: list[str]) -> int:
         options.to.mkdir(parents=True, exist_ok=True)
         (options.to / "figure3.html").write_text(page([run.name for run in runs], drawn), encoding="utf-8")
         sheet([run.name for run in runs], drawn).save(options.to / "figure3.png")
-    print(f"Figure 3: {options.to}/figure3.html, figure3.png")
+    cut = f" (its first {ON_SHEET} of {len(drawn)} pictures)" if len(drawn) > ON_SHEET else ""
+    print(f"Figure 3: {options.to}/figure3.html, figure3.png{cut}")
     return 0
 
 
@@ -61,7 +64,9 @@ def _parser() -> RunsParser:
     parser.add_argument(
         "--state", choices=STATES, help="of the queries to draw from; default: as many of each as can be"
     )
-    parser.add_argument("--top_k", type=positive, default=5, metavar="K", help="captions to show; default: 5")
+    parser.add_argument(
+        "--top_k", type=positive, default=5, metavar="K", help="captions to show, at most those of the test; default: 5"
+    )
     parser.add_argument(
         "--ckpt", nargs=2, metavar="FILE", help="checkpoints (or configs) of the two; default: as the results say"
     )
@@ -119,10 +124,12 @@ def _retrieved(
     images, rows = embed_images(model, data, sources)
     if len(rows) < len(sources):
         raise ConfigError(f"Image {np.setdiff1d(sources, rows)[0]} of a query cannot be read: replace its file.")
-    best = captions[(images @ texts.T).topk(min(top_k, len(captions))).indices.numpy()]
+    shown = min(top_k, run.retrieved.shape[1], len(captions))  # as many for both pictures
+    ids = torch.from_numpy(tables.caption_ids[captions])
+    best = captions[search(images, texts, shown, ids=ids).rows.numpy()]
     order = np.argsort(rows)
     places = order[np.searchsorted(rows, asked.sources[chosen], sorter=order)]
-    synthetic = run.retrieved[chosen, :top_k]
+    synthetic = run.retrieved[chosen, :shown]
     return best[places], caption_rows(asked, run, synthetic.ravel()).reshape(synthetic.shape)
 
 

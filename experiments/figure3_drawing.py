@@ -16,7 +16,8 @@ from experiments.report.page import read
 
 _INKS = {"": "#1d1d1b", "right": "#14692b", "wrong": "#b3161d"}
 _SIDE, _COLUMN, _GAP, _LINE = 160, 420, 12, 19  # pixels: a picture, a column of captions, between them, a line of text
-_ON_SHEET = 60  # pictures: viewers refuse sheets that are much higher
+ON_SHEET = 60
+"""Pictures on a sheet: viewers refuse those that are much higher."""
 
 
 class Line(NamedTuple):
@@ -112,7 +113,7 @@ def sheet(names: Sequence[str], pictures: Sequence[Picture]) -> Image.Image:
         UnreadableImageError: a picture cannot be read.
     """
     font: Any = ImageFont.load_default(size=14)
-    shown = pictures[:_ON_SHEET]
+    shown = pictures[:ON_SHEET]
     set_ = [[_set(lines, font) for lines in picture.lines] for picture in shown]
     heights = [max(_SIDE + 2 * _LINE, *(_LINE * (1 + rows) for _, rows in columns)) + _GAP for columns in set_]
     width = 2 * _GAP + _SIDE + len(names) * (_COLUMN + _GAP)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.errors import UnreadableImageError
+
 _SIDE = 256  # pixels; what is larger is made smaller
 
 
@@ -92,10 +94,11 @@ def _verdict(text: str | None, right: bool) -> tuple[str | None, bool | None]:
 
 def _picture(path: Path) -> Any:
     import wandb
-    from PIL import Image
 
-    with suppress(OSError, ValueError, SyntaxError), Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-        return wandb.Image(small)
+    from datamodules.images import open_rgb
+
+    with suppress(UnreadableImageError):
+        image = open_rgb(path)
+        image.thumbnail((_SIDE, _SIDE))
+        return wandb.Image(image)
     return None

@@ -106,7 +106,8 @@ def _panel(panel: Panel, names: Sequence[str], side: float, margin: float) -> It
         value = float(panel.values[row, column])
         text = escape(panel.cell.format(row=names[row], column=names[column], value=f"{value:.3f}"))
         place = f'x="{left + column * side:.1f}" y="{top + row * side:.1f}" width="{side:.1f}" height="{side:.1f}"'
-        yield f'<rect {place} fill="{colour(value, panel.limit)}"><title>{text}</title></rect>'
+        tooltip = f"<title>{text}</title>" if np.isfinite(value) else ""
+        yield f'<rect {place} fill="{colour(value, panel.limit)}">{tooltip}</rect>'
     yield f'<rect x="{left}" y="{top}" width="{length}" height="{length}" fill="none" stroke="#999"/>'
     yield from _scale(panel, left, top + length + 14)
 

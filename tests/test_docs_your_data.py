@@ -17,6 +17,7 @@ from PIL import Image
 
 from datamodules import CocoDataModule, FolderDataModule
 from datamodules.phrases import CocoMatcher, RuleChunker, WordListMatcher
+from experiments.__main__ import main as experiments
 from metrics.__main__ import main as compare
 from synth.__main__ import main as synth
 from train import main as train
@@ -75,7 +76,7 @@ def _run(command: str) -> None:
     if words[0] == "train.py":
         assert train([*words[1:], "--trainer.enable_progress_bar", "false"]) == 0, command
     else:
-        program = {"synth": synth, "metrics": compare}[words[1]]
+        program = {"synth": synth, "metrics": compare, "experiments": experiments}[words[1]]
         assert program(words[2:]) == 0, command
 
 
@@ -84,15 +85,26 @@ def _run(command: str) -> None:
 @real
 def test_the_page_runs_from_top_to_bottom(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write(folder / "photos", _photos(folder / "photos", every=6))
-    for command in COMMANDS[:-1]:
+    said = {}
+    for command in COMMANDS:
+        capsys.readouterr()
         _run(command)
-    capsys.readouterr()
-    _run(COMMANDS[-1])
-    assert "ODmAP@1" in capsys.readouterr().out
+        said[command] = capsys.readouterr().out
+    *_, compared, reported = COMMANDS
+    assert "ODmAP@1" in said[compared]
+    assert "report.html" in said[reported]
+    _check_report((folder / "report.html").read_text(encoding="utf-8"))
     counts = [_steps(folder / "runs" / name) for name in ("mitigated", "control")]
     assert counts[0] == counts[1] > 0
     assert len(list((folder / "runs").glob("*/*/checkpoints/best-test-*/odmap.parquet"))) == 2
     assert list((folder / "runs" / "mine").glob("*/removed_classes.csv"))
+
+
+def _check_report(page: str) -> None:
+    held = json.loads(re.findall(r'id="held">(.*?)</script>', page, re.S)[0])
+    assert held["runs"] == ["control", "mitigated"]
+    assert 0 < len(held["queries"]) == len(held["pictures"])
+    assert "<td>rsum</td>" in page
 
 
 def _steps(runs: Path) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from argparse import BooleanOptionalAction
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.report.gallery import gallery
+from experiments.report.headline import headline
 from experiments.report.matrices import class_pairs, cooccurrence
-from experiments.report.numbers import by_class, distinct, headline, hubs
+from experiments.report.numbers import by_class, distinct, hubs
 from experiments.report.options import RunsParser
 from experiments.report.page import page
 from experiments.report.record import record
@@ -49,7 +51,7 @@ def _parser() -> RunsParser:
         "--reranked",
         action=BooleanOptionalAction,
         default=True,
-        help="show what a model that re-ranks has after that; default: yes",
+        help="show what models that re-rank, of two runs both, have after that; default: yes",
     )
     parser.add_argument("--to", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     return parser
@@ -68,7 +70,9 @@ def report(runs: Sequence[Run], asked: Asked, images: int, seed: int) -> str:
         UserError: results and data do not belong together, or a picture cannot be read.
     """
     names = asked.data.tables.class_names
+    held = gallery(runs, asked, images, seed)
     sections = {
+        "pictured": _pictured(held),
         "headline": headline(runs),
         "classes": by_class(runs, names),
         "pairs": class_pairs(runs, names),
@@ -77,7 +81,17 @@ def report(runs: Sequence[Run], asked: Asked, images: int, seed: int) -> str:
         "record": record(runs, asked),
     }
     title = " against ".join(run.name for run in reversed(runs))
-    return page(title, _summary(runs, asked), sections, gallery(runs, asked, images, seed))
+    return page(title, _summary(runs, asked), sections, held)
+
+
+def _pictured(held: Mapping[str, Any]) -> str:
+    pictured, queries = len(held["pictures"]), len(held["queries"])
+    if pictured == queries:
+        return ""
+    return (
+        f"To keep the file small, pictures of {pictured:,} of the {queries:,} queries are in it, drawn as evenly over "
+        "what became of queries as there are of each; these come first. Captions are in it for all."
+    )
 
 
 def _summary(runs: Sequence[Run], asked: Asked) -> str:

@@ -24,9 +24,9 @@ def gallery(runs: Sequence[Run], asked: Asked, images: int, seed: int) -> dict[s
         seed: draws these, as evenly over what became of queries as there are of each.
 
     Returns:
-        `runs`, `classes`, `states`; `captions`, as `words` gives them; `queries`, each with `id`, `source`, `removed`,
-        `kept` (class indices), `state` (index), `captions` (for each run, places among the captions) and `scores`
-        (ODmAP@1 of each run); `pictures`, two data URIs by place of the query.
+        `runs`, `classes`, `states`; `captions`, as `words` gives them; `queries`, each with `id` and `source` (texts:
+        JavaScript rounds large numbers), `removed`, `kept` (class indices), `state` (index), `captions` (for each run,
+        places among the captions) and `scores` (ODmAP@1 of each run); `pictures`, two data URIs by place of the query.
 
     Raises:
         UserError: a caption or a class is not of the data, or a picture cannot be read.
@@ -39,8 +39,8 @@ def gallery(runs: Sequence[Run], asked: Asked, images: int, seed: int) -> dict[s
     places = [np.where(run.retrieved < 0, -1, np.searchsorted(known, run.retrieved)) for run in runs]
     queries = [
         {
-            "id": query,
-            "source": int(asked.made.source_image_ids[asked.rows[row]]),
+            "id": str(query),
+            "source": str(asked.made.source_image_ids[asked.rows[row]]),
             "removed": np.flatnonzero(removed[row]).tolist(),
             "kept": np.flatnonzero(kept[row]).tolist(),
             "state": kinds.index(became[row]),

@@ -1,4 +1,4 @@
-"""The tables of a report: headline numbers, ODmAP by removed class, and hubs."""
+"""The tables of a report: ODmAP by removed class, and hubs."""
 
 from __future__ import annotations
 
@@ -8,56 +8,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import ConfigError
 from experiments.report.tested import Asked, Run, caption_rows
-from metrics.compare import Difference, Mean, compare, show
-from metrics.per_query import PerQueryError
 
 _HUBS = 15
 _NO_ITEM = -1
-
-
-def headline(runs: Sequence[Run]) -> str:
-    """Return the scores of one run with intervals or, of two, also their differences, tests and corrected p-values.
-
-    Raises:
-        ConfigError: the results cannot be used or compared.
-    """
-    try:
-        means = [show(run.folder, {}) for run in runs]
-        differences = compare(runs[0].folder, runs[1].folder, {}) if len(runs) == 2 else []
-    except PerQueryError as error:
-        raise ConfigError(str(error)) from error
-    heads = ["", "measure", "queries", *(run.name for run in runs)]
-    rows = [[one.file, one.measure, f"{one.queries:,}", *map(_mean, (one, *rest))] for one, *rest in _aligned(means)]
-    if differences:
-        heads += ["difference", "p", "p (Holm)"]
-        tested = {(row.file, row.measure): _difference(row) for row in differences}
-        rows = [[*row, *tested[row[0], row[1]]] for row in rows]
-    return table(heads, rows)
-
-
-def _aligned(means: Sequence[Sequence[Mean]]) -> list[list[Mean]]:
-    """Return the same measure of all runs; baselines such as a random ranking, which no model changes, are last."""
-    places = [{(row.file, row.measure): row for row in rows} for rows in means]
-    keys = sorted(places[0], key=lambda key: (key[0] != "odmap", key[0].startswith("reranked"), "/" in key[1]))
-    return [[rows[key] for rows in places] for key in keys]
-
-
-def _mean(row: Mean) -> str:
-    if row.low is None or row.high is None:
-        return f"{row.mean:.1f}"
-    return f"{row.mean:.1f} ({row.low:.1f} to {row.high:.1f})"
-
-
-def _difference(row: Difference) -> list[str]:
-    if not row.changed:
-        return ["equal", "", ""]
-    return [f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})", _p(row.p_value), _p(row.p_holm)]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def by_class(runs: Sequence[Run], class_names: Sequence[str]) -> str:
@@ -65,7 +19,7 @@ def by_class(runs: Sequence[Run], class_names: Sequence[str]) -> str:
     removed = runs[0].masks("removed", class_names).astype(np.float64)
     queries = removed.sum(axis=0)
     order = [place for place in np.argsort(-queries, kind="stable").tolist() if queries[place]]
-    measures = [*runs[0].cuts, "hallucinated@1"]
+    measures = [*runs[0].cuts, *[name for name in runs[0].found.measures if name.startswith("hallucinated@")][:1]]
     values = [[_means(removed, run.found.values([name])[:, 0]) for run in runs] for name in measures]
     heads = ["removed", "queries"]
     for name in measures:

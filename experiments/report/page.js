@@ -4,6 +4,8 @@ const held = JSON.parse(document.getElementById("held").textContent);
 const form = document.getElementById("filters");
 const ON_PAGE = 12;
 const SECTIONS = new Set([...document.querySelectorAll("section")].map((section) => section.id));
+/* Places of the queries, those with pictures first. */
+const ORDER = [...held.queries.keys()].sort((one, other) => (other in held.pictures) - (one in held.pictures));
 const texts = held.captions.map((caption) => caption.text.toLowerCase());
 
 function made(tag, text, name) {
@@ -17,18 +19,21 @@ function named(places) {
   return places.map((place) => held.classes[place]).join(", ");
 }
 
-/* A caption as text and spans: red where a phrase names a removed class, else green where it names a kept one. */
+/* A caption as text and spans: red where a phrase names a removed class, else green where it names a kept one. Phrases
+   count characters, of which a string of this language has two for an emoji. */
 function coloured(caption, query) {
   const line = made("li");
+  const letters = Array.from(caption.text);
+  const part = (start, end) => letters.slice(start, end).join("");
   let at = 0;
   for (const [start, end, classes] of caption.phrases) {
     const mark = classes.some((place) => query.removed.includes(place)) ? "wrong"
       : classes.some((place) => query.kept.includes(place)) ? "right" : "";
     if (!mark || start < at) continue;
-    line.append(caption.text.slice(at, start), made("span", caption.text.slice(start, end), mark));
+    line.append(part(at, start), made("span", part(start, end), mark));
     at = end;
   }
-  line.append(caption.text.slice(at));
+  line.append(part(at));
   return line;
 }
 
@@ -86,13 +91,12 @@ function wanted() {
 }
 
 function show() {
-  if (SECTIONS.has(location.hash.slice(1))) return;
   const what = wanted();
   form.elements.class.value = what.class;
   form.elements.state.value = what.state;
   form.elements.pictures.checked = Boolean(what.pictures);
   if (document.activeElement !== form.elements.search) form.elements.search.value = what.search;
-  const found = [...held.queries.keys()].filter((place) => matches(held.queries[place], place, what));
+  const found = ORDER.filter((place) => matches(held.queries[place], place, what));
   const pages = Math.max(1, Math.ceil(found.length / ON_PAGE));
   const page = Math.min(what.page, pages);
   document.getElementById("cards").replaceChildren(
@@ -110,7 +114,7 @@ function go(page) {
   const given = new URLSearchParams();
   for (const [name, value] of new FormData(form)) if (value) given.set(name, value);
   if (page > 1) given.set("page", page);
-  location.replace(`#${given}`);
+  history.replaceState(null, "", `#${given}`);  // where the browser does not scroll
   show();
 }
 
@@ -130,5 +134,6 @@ form.addEventListener("submit", (event) => event.preventDefault());
 for (const button of document.querySelectorAll("[data-step]")) {
   button.addEventListener("click", () => go(Number(button.dataset.target)));
 }
-window.addEventListener("hashchange", show);
+/* The address may also name a section, which leaves what is shown as it is. */
+window.addEventListener("hashchange", () => SECTIONS.has(location.hash.slice(1)) || show());
 show();

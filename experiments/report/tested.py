@@ -21,6 +21,9 @@ from experiments.options import load_data
 from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
 
+_RERANKED = "reranked-odmap.parquet"
+_COLUMNS = ("removed", "kept", "retrieved_ids", "relevant")
+
 STATES = ("fixed", "broken", "unchanged")
 """What became of a query from one run to another; of a single run see `OUTCOMES`."""
 OUTCOMES = ("right", "wrong")
@@ -42,23 +45,24 @@ class Run:
     found: PerQuery
 
     @staticmethod
-    def read(folder: Path, name: str | None = None, *, reranked: bool = True) -> Run:
+    def read(folder: Path, name: str | None = None, *, reranked: bool = False) -> Run:
         """Read the results of a run.
 
         Args:
-            folder: holds `odmap.parquet`.
+            folder: holds `odmap.parquet` or, of what is re-ranked, `reranked-odmap.parquet`.
             name: what to call it; None for what its path says.
-            reranked: whether to take what a model that re-ranks has after that.
+            reranked: whether to take what the model has after re-ranking.
 
         Raises:
             ConfigError: it holds no results that can be used.
         """
-        after = folder / "reranked-odmap.parquet"
-        path = after if reranked and after.is_file() else folder / "odmap.parquet"
+        path = folder / (_RERANKED if reranked else "odmap.parquet")
         try:
             found = read(path)
         except PerQueryError as error:
             raise ConfigError(f"{error} (`--run` and `--against` take a folder that `train.py test` wrote.)") from error
+        if lost := [column for column in _COLUMNS if column not in found.table.column_names]:
+            raise ConfigError(f"{path} has no column `{lost[0]}`: give a folder that `train.py test` wrote.")
         return Run(folder, name or called(folder), found)
 
     @cached_property
@@ -70,8 +74,11 @@ class Run:
 
     @property
     def first(self) -> NDArray[np.float64]:
-        """`[Q]` ODmAP@1, 0 or 100."""
-        return self.found.values(["ODmAP@1"])[:, 0]
+        """`[Q]` ODmAP@1, 0 or 100, which is no measure of runs whose `top_k` does not begin with 1."""
+        from pyarrow import compute
+
+        right = compute.list_element(self.found.table["relevant"], 0)
+        return np.where(right.to_numpy(), 100.0, 0.0)
 
     @property
     def cuts(self) -> list[str]:
@@ -124,7 +131,8 @@ def read_runs(options: Namespace) -> list[Run]:
     """
     names = options.names or [None, None]
     folders = [options.run, *([] if options.against is None else [options.against])]
-    runs = [Run.read(folder, name, reranked=options.reranked) for folder, name in zip(folders, names, strict=False)]
+    reranked = options.reranked and all((folder / _RERANKED).is_file() for folder in folders)
+    runs = [Run.read(folder, name, reranked=reranked) for folder, name in zip(folders, names, strict=False)]
     try:
         for run in runs[1:]:
             check_comparable(runs[0].found, run.found)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.errors import ConfigError
+from experiments.rsum import by_image
 from experiments.study.cells import Cell
 from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
@@ -178,14 +179,9 @@ def _block(kind: str, files: Sequence[PerQuery]) -> Block:
 
 
 def _rsum(name: str, ways: Sequence[Block]) -> Block:
-    """Return what every image adds to the sum of the recalls, scaled so that the mean over images is that sum."""
-    images = np.unique(np.concatenate([block.groups for block in ways]))
-    values = np.zeros((len(ways[0].values), len(images)))
-    for block in ways:
-        member = np.searchsorted(images, block.groups)
-        parts = block.values.sum(axis=2) * len(images) / len(block.groups)
-        values += np.stack([np.bincount(member, part, len(images)) for part in parts])
-    return Block((name,), values[..., None], images)
+    """Return the sum of the recalls of every seed, by image."""
+    found = [by_image([(block.values[seed], block.groups) for block in ways]) for seed in range(len(ways[0].values))]
+    return Block((name,), np.stack([values for values, _ in found])[..., None], found[0][1])
 
 
 def _distinct(file: PerQuery) -> float:

@@ -191,7 +191,7 @@ class Retrieved:
 
     SAID = (
         ("a puppy near a lamp", "a dog"),
-        ("</script><img src=x onerror=document.title='owned'> a dog & a lamp", "a lamp"),
+        ("</script><img src=x onerror=document.title='owned'> a dog & a lamp", "\N{DOG FACE} beside a lamp"),
     )
     QUERIES = 30
 
@@ -206,7 +206,9 @@ class Retrieved:
                 name = f"{number} <b>.png"
                 self._draw(photos / split / name, number)
                 objects = {"bbox": [[0, 0, 6, 6], [6, 6, 6, 6]], "categories": ["dog", "lamp"]}
-                lines.append({"file_name": name, "text": list(self.SAID[number % 2]), "objects": objects})
+                said = {"text": list(self.SAID[number % 2]), "objects": objects}
+                ids = {"image_id": (split == "test") * 2**60 + number}
+                lines.append({"file_name": name} | ids | said)
             self._lines(photos / split, lines)
         chunker = "{class_path: datamodules.phrases.RuleChunker}"
         given = f"{{word_list: {words}, chunker: {chunker}}}"
@@ -238,8 +240,8 @@ class Retrieved:
         """Return whether the first caption is right for each query, 0 or 100."""
         return 100.0 * (np.random.default_rng(len(name)).random(self.QUERIES) < {"before": 0.3, "after": 0.7}[name])
 
-    def run(self, name: str, shift: int = 0, checkpoint: str = "") -> Path:
-        """Write what `train.py test` would, and return its folder."""
+    def run(self, name: str, shift: int = 0, checkpoint: str = "", cut: int = 1) -> Path:
+        """Write what `train.py test` would with one cut, and return its folder."""
         number, first = np.arange(self.QUERIES), self.first(name)
         removed = [["dog"] if query % 2 else ["lamp"] for query in number]
         kept = [["lamp"] if query % 2 else ["dog"] for query in number]
@@ -250,15 +252,16 @@ class Retrieved:
             "removed": removed,
             "kept": kept,
             "retrieved_ids": np.stack([np.roll(captions, -query)[:5] for query in number]),
-            "ODmAP@1": first,
-            "hallucinated@1": 100 - first,
+            "relevant": [[right > 0] * 5 for right in first],
+            f"ODmAP@{cut}": first,
+            f"hallucinated@{cut}": 100 - first,
         }
         per_query.write(
             self.root / name / "odmap.parquet",
             columns,
             query_id="query_id",
             group="source_image_id",
-            measures=["ODmAP@1", "hallucinated@1"],
+            measures=[f"ODmAP@{cut}", f"hallucinated@{cut}"],
             fixed=["source_image_id", "removed", "kept"],
             about={"stage": "test", "gallery": len(captions), "checkpoint": checkpoint},
         )

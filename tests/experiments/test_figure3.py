@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def test_originals_are_ranked_by_the_models_and_queries_as_tested(draw: Any) -> 
     assert "<img src=x" not in page
     assert "<script" not in page
     assert Image.open(folder / "figure3.png").width > 900
+
+
+def test_equal_captions_are_ranked_as_in_the_test_and_as_many_for_both_pictures(draw: Any, retrieved: Any) -> None:
+    page = (draw("--queries", "1", "--top_k", "9") / "figure3.html").read_text(encoding="utf-8")
+    lists = [re.findall("<li>(.*?)</li>", part) for part in re.findall("<ol>(.*?)</ol>", page)]
+    assert [len(lines) for lines in lists] == [5] * 4  # the test has five
+    texts = retrieved.tables.texts
+    rows = [row for row in range(len(texts)) if texts[row].endswith("dog")]
+    assert [re.sub("<.*?>", "", line) for line in lists[0]] == [texts[row] for row in rows[:5]]
+
+
+def test_a_sheet_that_is_cut_says_so(
+    draw: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figure3, "ON_SHEET", 2)
+    draw("--queries", "3")
+    assert "figure3.png (its first 2 of 6 pictures)" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_gone_is_named(draw: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from argparse import Namespace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 
 from datamodules.errors import ConfigError
 from experiments.report import main
+from experiments.report.tested import read_runs
+from metrics import per_query
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = "</script><img src=x onerror=document.title='owned'> a dog & a lamp"
@@ -65,6 +68,11 @@ def test_queries_are_fixed_broken_or_unchanged(reports: Any) -> None:
     assert all(uri.startswith("data:image/jpeg;base64,") for pair in given["pictures"].values() for uri in pair)
 
 
+def test_it_says_how_many_pictures_are_in_it(reports: Any) -> None:
+    assert "pictures of 4 of the 30 queries are in it" in reports("before")
+    assert "To keep the file small" not in reports("before", images=QUERIES)
+
+
 def test_phrases_name_the_classes_of_the_data(reports: Any) -> None:
     given = held(reports("before"))
     assert given["states"] == ["right", "wrong"]
@@ -91,6 +99,7 @@ def test_the_numbers_are_those_of_the_results(reports: Any, retrieved: Any) -> N
         assert re.search(rf"<td>ODmAP@1</td>.*?{mean:.1f} \(", page)
     change = np.mean(retrieved.first("after")) - np.mean(retrieved.first("before"))
     assert f"<td>{change:+.1f} (" in page
+    assert "nan %" not in page  # a pair without a query has no tooltip
     for part in ("data fingerprint", "protocol hash", "ODmAP@1, ", "P(column | row)"):
         assert part in page
 
@@ -101,6 +110,63 @@ def test_other_data_than_the_tested_are_refused(reports: Any, retrieved: Any, tm
         main(["--run", str(folder), "--data", str(retrieved.config), "--to", str(tmp_path / "no.html")])
     with pytest.raises(ConfigError, match=r"There is no file .*--run"):
         main(["--run", str(tmp_path / "nowhere"), "--data", str(retrieved.config)])
+
+
+def _recalls(folder: Path, seed: int, prefix: str = "") -> float:
+    """Write recalls of 8 images with 20 captions beside ODmAP, and return their sum."""
+    generator, total = np.random.default_rng(seed), 0.0
+    for way, count in {"i2t": 8, "t2i": 20}.items():
+        rows = np.arange(count)
+        hits = {f"R@{k}": 100.0 * (generator.random(count) < k / 10) for k in (1, 5)}
+        columns = {"query_id": rows, "image_id": rows % 8, **hits}
+        path = folder / f"{prefix}{way}.parquet"
+        per_query.write(path, columns, query_id="query_id", group="image_id", measures=list(hits), about={})
+        total += sum(column.mean() for column in hits.values())
+    return total
+
+
+def test_rsum_has_an_interval_and_a_test(reports: Any, retrieved: Any) -> None:
+    sums = [_recalls(retrieved.root / name, seed) for seed, name in enumerate(("before", "after"))]
+    (row,) = re.findall(r"<tr><td>i2t \+ t2i</td><td>rsum</td>(.*?)</tr>", reports("before", "after"))
+    cells = re.findall(r"<td>(.*?)</td>", row)
+    assert [float(cell.split()[0]) for cell in cells[:2]] == [pytest.approx(value, abs=0.051) for value in sums]
+    assert cells[2].startswith(f"{sums[1] - sums[0]:+.1f} (")
+    assert 0 < float(cells[3]) <= float(cells[4])
+    assert cells[5] == "8"
+    assert "<td>rsum</td>" in reports("before")
+
+
+def test_what_only_one_of_two_has_is_named(reports: Any, retrieved: Any) -> None:
+    plain, again = retrieved.run("before"), retrieved.run("after")
+    shutil.copy(again / "odmap.parquet", again / "reranked-odmap.parquet")
+    assert "only one of the two has them: reranked-odmap." in reports("before", "after")
+    found = [read_runs(_options(*folders)) for folders in ((again, plain), (again, again), (again, None))]
+    assert [[run.found.path.stem for run in runs] for runs in found] == [
+        ["odmap"] * 2,
+        ["reranked-odmap"] * 2,
+        ["reranked-odmap"],
+    ]
+
+
+def _options(run: Path, against: Path | None) -> Namespace:
+    return Namespace(run=run, against=against, names=None, reranked=True)
+
+
+def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -> None:
+    folder, to = retrieved.run("before", cut=5), tmp_path / "report.html"
+    assert main(["--run", str(folder), "--data", str(retrieved.config), "--images", "0", "--to", str(to)]) == 0
+    given = held(to.read_text(encoding="utf-8"))
+    assert [query["scores"] for query in given["queries"]] == [[score] for score in retrieved.first("before")]
+    assert "hallucinated@5" in to.read_text(encoding="utf-8")
+
+
+def test_results_of_others_are_refused(retrieved: Any, tmp_path: Path) -> None:
+    columns = {"query_id": [1, 2], "ODmAP@1": [0.0, 100.0]}
+    per_query.write(
+        tmp_path / "mine" / "odmap.parquet", columns, query_id="query_id", group=None, measures=["ODmAP@1"], about={}
+    )
+    with pytest.raises(ConfigError, match=r"mine/odmap\.parquet has no column `removed`: give a folder that"):
+        main(["--run", str(tmp_path / "mine"), "--data", str(retrieved.config)])
 
 
 def browse(path: Path, fragment: str, profile: Path) -> str:
@@ -119,6 +185,8 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     fixed = given["states"].index("fixed")
     wanted = {
         "": given["queries"],
+        f"search={2**60 + 7}": [query for query in given["queries"] if int(query["source"]) == 2**60 + 7],
+        "hubs": given["queries"],  # a section
         "class=dog": [query for query in given["queries"] if dog in query["removed"]],
         "state=fixed": [query for query in given["queries"] if query["state"] == fixed],
         "search=ONERROR&class=dog": [
@@ -130,10 +198,13 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     }
     for fragment, queries in wanted.items():
         page = browse(path, fragment, profile)
+        if not fragment:  # pictures come first
+            assert ["<img" in card for card in page.split("<article>")[1:]] == [True] * 4 + [False] * 8
         assert f"{len(queries)} of {QUERIES} queries, page 1 of" in page, fragment
         assert page.count("<article>") == min(len(queries), 12)
         assert "<title>owned" not in page
-        assert 'class="wrong"' in page
+        marked = set(re.findall(r'<span class="(?:wrong|right)">(.*?)</span>', page))
+        assert {"a dog", "a lamp"} < marked <= {"Red", "green", "dog", "lamp", "a dog", "a lamp", "a puppy"}, marked
     last = browse(path, "page=3", profile)
     assert "page 3 of 3" in last
     assert last.count("<article>") == QUERIES - 24

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lightning_modules.callbacks import LogRetrieved
 from lightning_modules.query_tables import QueryTable
-from lightning_modules.retrieved import Retrieved
+from lightning_modules.retrieved import Retrieved, _picture
 
 NAMES = ("cat", "dog", "car")
 
@@ -107,6 +107,13 @@ def test_fit_and_tests_without_queries_log_none(data: Any, fn: str, tables: Any)
 
 def test_nothing_is_read_for_other_loggers() -> None:
     _log(object(), None, {"odmap": _table()})
+
+
+@pytest.mark.slow
+def test_grey_of_16_bits_is_not_white(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 100 * 256, np.uint16)).save(tmp_path / "grey.png")
+    found = _picture(tmp_path / "grey.png")
+    assert found.image.getpixel((0, 0)) == (100, 100, 100)
 
 
 def test_some_of_none_is_none(data: Any) -> None:
