@@ -16,7 +16,7 @@ from experiments.study.summary import Difference, corrected, differences
 from experiments.study.tables import Form
 
 SYNTHETIC = "synthetic"
-_OWN = ("paired", "per_batch", "querybank", "dilation")  # what names of rows beyond the paper start with
+_OWN = ("paired", "per_batch", "querybank", "fill", "dilation")  # what names of rows beyond the paper start with
 
 
 def verdicts(results: Results, found: Sequence[Line]) -> Iterator[str]:

@@ -49,7 +49,8 @@ def study(
     with writing_results(to):  # before the work, that it is not lost
         to.mkdir(parents=True, exist_ok=True)
     names = rows(settings)
-    cells = cells_of(settings, options.models or list(settings.models), names, options.seeds, work)
+    models = list(dict.fromkeys(options.models or settings.models))
+    cells = cells_of(settings, models, names, options.seeds, work)
     cells.sort(key=lambda cell: (list(settings.models).index(cell.model), names.index(cell.row.name), cell.seed))
     failed = run(sorted(cells, key=lambda cell: cell.seed), work, options.jobs, options.wandb)  # whole tables first
     for sentence in failed:

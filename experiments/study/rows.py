@@ -88,8 +88,11 @@ def _syntheses(settings: Settings) -> Iterator[Row]:
     for name, changes in settings.captions.items():
         yield Row(f"caption_{name}", f"D + D', {name}", synthesis=f"caption_{name}", changes=changes)
     for pixels in settings.dilations:
-        name = f"dilation_{pixels}"
-        yield Row(name, f"D + D', holes {pixels} pixels wider", synthesis=name, changes={"dilation": pixels})
+        name, changes, label = f"dilation_{pixels}", {"dilation": pixels}, f"D + D', holes {pixels} pixels wider"
+        yield Row(name, label, synthesis=name, changes=changes)
+        for fill, filled in settings.fills.items():
+            both = f"{name}_{fill}"
+            yield Row(both, f"{label}, {fill}", synthesis=both, changes={**changes, "fill": filled})
 
 
 def _data(**arguments: Any) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Settings:
         ratios: those of Figure 4.
         fills: by name, those of Table 3 as `fill` of a synthesis; the standard one is not among them.
         captions: likewise, its caption strategies, as changes of a synthesis.
-        dilations: pixels by which removed regions grow, for rows beyond the paper.
+        dilations: pixels by which removed regions grow, with each of the fills, for rows beyond the paper.
         per_batch: synthetic pairs per batch, for a row beyond the paper; None for none.
         margin: weight of the counterfactual margin, for a row beyond the paper; None for none.
     """

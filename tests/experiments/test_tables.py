@@ -180,5 +180,6 @@ def test_tables_have_the_rows_that_a_study_can_have() -> None:
     assert table1.rows(settings) == ["zero_shot", "control", "synthetic"]
     assert table1.rows(replace(settings, oracle={}))[-1] == "oracle"
     assert table3.rows(settings) == ["control", "fill_zero", "caption_prompts", "synthetic"]
-    assert set(beyond.rows(settings)[3:]) == {"paired", "querybank_control", "querybank_synthetic", "dilation_2"}
+    own = {"paired", "querybank_control", "querybank_synthetic", "fill_zero", "dilation_2", "dilation_2_zero"}
+    assert set(beyond.rows(settings)[3:]) == own
     assert {"paired_margin", "per_batch"} < set(beyond.rows(replace(settings, margin=0.5, per_batch=8)))
