@@ -160,6 +160,20 @@ def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -
     assert "hallucinated@5" in to.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("cell.json", "{", r"cell\.json is damaged \(.*put back the one that the study wrote"),
+        ("cell.json", "[]", r"cell\.json is no mapping"),
+        ("config.yaml", "a: [", r"config\.yaml is no yaml"),
+    ],
+)
+def test_broken_records_are_named(reports: Any, retrieved: Any, name: str, text: str, said: str) -> None:
+    (retrieved.run("before") / name).write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        reports("before")
+
+
 def test_results_of_others_are_refused(retrieved: Any, tmp_path: Path) -> None:
     columns = {"query_id": [1, 2], "ODmAP@1": [0.0, 100.0]}
     per_query.write(
