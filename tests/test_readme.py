@@ -72,7 +72,7 @@ def test_the_export_asks_for_its_checkpoint(command: str, tmp_path, monkeypatch,
     assert "best.ckpt is no file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if "-m experiments table" in line])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if re.search("-m experiments (table|figure4)", line)])
 def test_tables_are_understood(command: str, tmp_path, monkeypatch) -> None:
     def runs(*_, **__) -> None:
         raise InterruptedError
