@@ -33,7 +33,7 @@ def draw(panels: Mapping[str, Mapping[str, Sequence[Point]]], x_label: str, stem
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "odmap"}):
-        figure = Figure(figsize=(max(5, 0.8 + 3.2 * len(panels)), 3.4), layout="constrained")
+        figure = Figure(figsize=(max(6, 0.8 + 3.2 * len(panels)), 3.4), layout="constrained")
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)
         for axes, (title, curves) in zip(grid[0], panels.items(), strict=True):
             for (label, points), style in zip(curves.items(), _STYLES, strict=False):

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from datamodules.errors import ConfigError
 from experiments import beyond, figure4, table1, table2, table3
+from experiments.study.curves import Point, draw
 from experiments.study.paper import paper
 from experiments.study.results import load
 from experiments.study.settings import Settings
@@ -168,6 +170,20 @@ def test_figure_4_draws_every_model_and_the_same_bytes_every_time(cells: Any, tm
         contents.append([(tmp_path / name / f"figure4{suffix}").read_bytes() for suffix in (".svg", ".png")])
     assert contents[0] == contents[1]
     assert b"<svg" in contents[0][0]
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_nothing_of_a_figure_is_cut(models: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    points = [Point(x, 40.0, 35.0, 45.0) for x in (0.0, 0.4)]
+    panels = {f"Model {place}": dict.fromkeys(figure4.CURVES.values(), points) for place in range(models)}
+    draw(panels, "ratio of synthetic to original pairs", tmp_path / "figure4")
+    figures[0].draw_without_rendering()
+    whole, legend = figures[0].bbox, figures[0].legends[0].get_window_extent()
+    assert whole.x0 <= legend.x0
+    assert legend.x1 <= whole.x1
+    assert whole.y0 <= legend.y0
 
 
 def test_figure_4_trains_nothing_where_no_ratios_are_given() -> None:
