@@ -183,8 +183,15 @@ def test_results_of_others_are_refused(retrieved: Any, tmp_path: Path) -> None:
         main(["--run", str(tmp_path / "mine"), "--data", str(retrieved.config)])
 
 
-def browse(path: Path, fragment: str, profile: Path) -> str:
-    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", f"{path.as_uri()}#{fragment}"]
+def browse(path: Path, fragment: str, profile: Path, *options: str) -> str:
+    command = [
+        str(CHROMIUM),
+        *OPTIONS,
+        *options,
+        f"--user-data-dir={profile}",
+        "--dump-dom",
+        f"{path.as_uri()}#{fragment}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
@@ -222,3 +229,18 @@ def test_filters_work_in_a_browser(reports: Any, tmp_path: Path) -> None:
     last = browse(path, "page=3", profile)
     assert "page 3 of 3" in last
     assert last.count("<article>") == QUERIES - 24
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_nothing_is_wider_than_a_telephone(reports: Any, tmp_path: Path) -> None:
+    reports("before", "after")
+    frame = tmp_path / "frame.html"  # no window of the browser is as narrow
+    frame.write_text("""<script>function measure({scrollWidth, clientWidth}) {
+        document.title = `${scrollWidth} of ${clientWidth}`;
+    }</script>
+    <iframe src="report.html" width="360" height="800" onload="measure(this.contentDocument.documentElement)">""")
+    page = browse(frame, "", tmp_path / "profile", "--allow-file-access-from-files")
+    needed, there = re.findall(r"<title>(\d+) of (\d+)</title>", page)[0]
+    assert 300 < int(there) <= 360
+    assert needed == there
