@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from datamodules.errors import UserError
+from experiments.study.record import cores
 
 _GRACE = 20.0  # seconds that a command has to end by itself
 _SAID = 300  # characters of a failed command's last line
@@ -98,9 +99,9 @@ def places(jobs: int | None) -> list[dict[str, str]]:
     """
     import torch
 
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    count = jobs or gpus or min(cores, 2)
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, cores // count))}
+    gpus, there = torch.cuda.device_count(), cores()
+    count = jobs or gpus or min(there, 2)
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, there // count))}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     return [
         threads | ({"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]} if gpus > 1 else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from functools import cache
@@ -39,13 +40,16 @@ def record(synthetic: Path, started: str, seconds: float) -> dict[str, Any]:
 @cache
 def device() -> str:
     """Return what models are trained on: the GPU's name, or the CPU with its number of cores."""
-    import os
-
     import torch
 
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
-    return f"CPU ({platform.machine()}, {len(os.sched_getaffinity(0))} cores)"
+    return f"CPU ({platform.machine()}, {cores()} cores)"
+
+
+def cores() -> int:
+    """Return how many cores this process may use; all there are where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> str | None:

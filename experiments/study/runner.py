@@ -80,6 +80,11 @@ def _claimed(root: Path) -> Iterator[int]:
                 f"Another command, or a training that a killed one left, works on the study in {root}: wait until it "
                 "ends, or name another `--work` folder."
             ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"`--work` {root} lies on a file system without locks ({error.strerror}), which keep two commands from "
+                "training the same cells: name a folder on another one."
+            ) from error
         yield lock.fileno()
 
 

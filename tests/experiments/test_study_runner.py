@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -222,6 +223,21 @@ def test_a_cell_begun_with_other_settings_is_refused_before_anything_runs(study:
     with pytest.raises(ConfigError, match=r"clip/control/seed0 was made with other settings \(`fit` differs\)"):
         run(cells(study, "synthetic", "control"), study, jobs=1)
     assert verbs(study) == ["control fit"]
+
+
+def test_a_file_system_without_locks_is_refused(study: Path, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(runner.fcntl, "flock", refuse)
+    with pytest.raises(ConfigError, match=r"`--work` .* lies on a file system without locks \(No locks available\)"):
+        run(cells(study, "control"), study, jobs=1)
+
+
+def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch: Any) -> None:
+    assert record.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert record.cores() == os.cpu_count()
 
 
 def test_a_second_command_is_refused_also_where_a_training_outlived_the_first(study: Path) -> None:
