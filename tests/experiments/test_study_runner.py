@@ -18,9 +18,9 @@ import yaml
 
 import synth
 from datamodules.errors import ConfigError
-from experiments.study import commands, making, record, runner
+from experiments.study import commands, making, runner
 from experiments.study.cells import Cell, cells_of
-from experiments.study.commands import CommandError, Commands, places
+from experiments.study.commands import CommandError, Commands
 from experiments.study.runner import run
 from experiments.study.settings import read
 
@@ -234,12 +234,6 @@ def test_a_file_system_without_locks_is_refused(study: Path, monkeypatch: Any) -
         run(cells(study, "control"), study, jobs=1)
 
 
-def test_cores_are_counted_where_the_system_does_not_say_which_are_ours(monkeypatch: Any) -> None:
-    assert record.cores() == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert record.cores() == os.cpu_count()
-
-
 def test_a_second_command_is_refused_also_where_a_training_outlived_the_first(study: Path) -> None:
     with runner._claimed(study) as lock:
         with pytest.raises(ConfigError, match="Another command, or a training that a killed one left, works on"):
@@ -259,22 +253,6 @@ def test_a_second_command_is_refused_also_where_a_training_outlived_the_first(st
 def _call(running: Commands, arguments: list[str], log: Path) -> None:
     with pytest.raises(CommandError, match="stopped"):
         running.call(arguments, log, {})
-
-
-def test_a_command_that_the_system_ended_is_told_by_its_signal(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"it was ended by SIGKILL \(.*log\.txt\)"):
-        Commands().call(["sh", "-c", "kill -9 $$"], tmp_path / "log.txt", {})
-
-
-def test_a_command_that_says_nothing_is_told_by_its_status(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"^it ended with status 3 \(.*log\.txt\)"):
-        Commands().call(["sh", "-c", "exit 3"], tmp_path / "log.txt", {})
-
-
-def test_a_cell_names_the_commit_that_it_was_made_at(monkeypatch: Any) -> None:
-    said = iter(["aaa", "", "bbb", " M train.py"])
-    monkeypatch.setattr(record, "_git", lambda *_: next(said))
-    assert (record.commit(), record.commit()) == ("aaa", "bbb+")
 
 
 @pytest.mark.parametrize("manner", ["sleep", "stubborn", "polite"])
@@ -319,18 +297,6 @@ def test_logs_of_weights_and_biases_decide_no_result(study: Path) -> None:
     ]
     assert run(cells(study, "control"), study, jobs=1) == []
     assert len(calls(study)) == 2
-
-
-def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert places(None) == [{"CUDA_VISIBLE_DEVICES": "4"}, {"CUDA_VISIBLE_DEVICES": "6"}]
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(3)] == ["4", "6", "4"]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert places(5) == [{}] * 5
 
 
 def test_a_place_that_cannot_be_written_is_told(study: Path) -> None:
