@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.errors import MissingPathError
+from datamodules.errors import ConfigError, MissingPathError
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.study import command as commands
 from experiments.study.settings import SHIPPED
@@ -19,9 +19,9 @@ COMMANDS = re.findall(r"^python -m experiments (.+)$", PAGE, re.M)
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "--settings" in command:
+    if missing := re.search(r"--(settings|run) (\S+)", command):
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(MissingPathError, match=r"`--settings` is my_settings\.yaml"):
+        with pytest.raises((ConfigError, MissingPathError), match=re.escape(f"`--{missing[1]}`")):
             main(command.split())  # every other word of the command was understood
         return
     monkeypatch.chdir(PROJECT)
