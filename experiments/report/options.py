@@ -33,7 +33,7 @@ class RunsParser(FriendlyErrors, argparse.ArgumentParser):
         self.add_argument(
             "--against", type=Path, required=two, metavar="FOLDER", help="results of a second run; changes are to these"
         )
-        self.add_argument("--names", nargs=2, metavar="NAME", help="what to call the two; default: by their paths")
+        self.add_argument("--names", nargs="+", metavar="NAME", help="what to call the runs; default: by their paths")
         self.add_argument(
             "--data", type=Path, required=True, metavar="FILE", help="config that they were tested with, of a run"
         )

@@ -127,12 +127,14 @@ def read_runs(options: Namespace) -> list[Run]:
     """Return the run of `--run` and, where it is given, that of `--against`.
 
     Raises:
-        ConfigError: one cannot be used, or the two were not asked the same.
+        ConfigError: one cannot be used, the two were not asked the same, or there are not as many names as runs.
     """
-    names = options.names or [None, None]
     folders = [options.run, *([] if options.against is None else [options.against])]
+    names = options.names or [None] * len(folders)
+    if len(names) != len(folders):
+        raise ConfigError(f"`--names` gives {len(names)} for {len(folders)} run(s): give one for each.")
     reranked = options.reranked and all((folder / _RERANKED).is_file() for folder in folders)
-    runs = [Run.read(folder, name, reranked=reranked) for folder, name in zip(folders, names, strict=False)]
+    runs = [Run.read(folder, name, reranked=reranked) for folder, name in zip(folders, names, strict=True)]
     try:
         for run in runs[1:]:
             check_comparable(runs[0].found, run.found)

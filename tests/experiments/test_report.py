@@ -148,8 +148,16 @@ def test_what_only_one_of_two_has_is_named(reports: Any, retrieved: Any) -> None
     ]
 
 
-def _options(run: Path, against: Path | None) -> Namespace:
-    return Namespace(run=run, against=against, names=None, reranked=True)
+def test_a_run_is_called_as_asked(retrieved: Any) -> None:
+    plain, again = retrieved.run("before"), retrieved.run("after")
+    for folders, names in (((plain,), ["mine"]), ((plain, again), ["mine", "yours"])):
+        assert [run.name for run in read_runs(_options(*folders, names=names))] == names
+    with pytest.raises(ConfigError, match=r"`--names` gives 1 for 2 run\(s\)"):
+        read_runs(_options(plain, again, names=["mine"]))
+
+
+def _options(run: Path, against: Path | None = None, names: list[str] | None = None) -> Namespace:
+    return Namespace(run=run, against=against, names=names, reranked=True)
 
 
 def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -> None:
