@@ -39,5 +39,5 @@ def test_compiled_encoders_give_the_same(tiny_clip: Callable[..., Any], pairs: C
         compiled.model.visual.proj.mul_(-1)
         for ours, theirs in zip(copied.embed_pairs(batch), plain.embed_pairs(batch), strict=True):
             torch.testing.assert_close(ours, theirs)
-        assert torch.equal(compiled._encode(batch), compiled.embed_pairs(batch)[0])
+        torch.testing.assert_close(compiled._encode(batch), compiled.embed_pairs(batch)[0])  # whole, and in parts
         torch.testing.assert_close(compiled._encode(batch), -plain._encode(batch))
