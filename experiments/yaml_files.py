@@ -20,9 +20,38 @@ def read_mapping(path: Path, hint: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no yaml, or no mapping.
     """
+    return mapping_in(read_text(path), path, hint)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a yaml.
+
+    Args:
+        path: of a file that is there.
+
+    Raises:
+        ConfigError: it is no UTF-8.
+    """
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no yaml ({error}).") from error
+
+
+def mapping_in(text: str, path: Path, hint: str) -> dict[str, Any]:
+    """Return what the text of a yaml holds.
+
+    Args:
+        text: of the file.
+        path: of the same, for messages.
+        hint: what to do where it is no mapping, for messages.
+
+    Raises:
+        ConfigError: it is no yaml, or no mapping.
+    """
+    try:
+        held = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path} is no yaml ({' '.join(str(error).split())}).") from error
     if not isinstance(held, dict):
         raise ConfigError(f"{path} is no mapping: {hint}.")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import ConfigError
-from experiments.study.rows import Row, row
-from experiments.study.settings import STANDARD, Model, Settings, merged
-from experiments.yaml_files import read_mapping
+from experiments.study.rows import MIXING, Row, row
+from experiments.study.settings import STANDARD, WORK, Model, Settings, merged, placed
+from experiments.yaml_files import mapping_in, read_text
 
 _BEGUN, _FINISHED = "begun.json", "cell.json"
 _TEST = "test"  # the written split that queries of the test come from
@@ -46,26 +46,38 @@ class Cell:
         """Return its folder below that of the study."""
         return root / "cells" / self.name
 
-    @property
-    def config(self) -> Path:
-        """Config of its model."""
-        return self._model.config
+    @cached_property
+    def config(self) -> str:
+        """Text of its model's config, read once: a file that is changed later changes no cell of a study that runs.
+
+        Raises:
+            ConfigError: it is no text.
+        """
+        return read_text(self._model.config)
 
     @cached_property
     def fit(self) -> dict[str, Any] | None:
         """What its training changes in the model's config; None where it has no training of its own."""
-        if not self.row.trained or self.row.checkpoint_of:
-            return None
-        source = merged(self.settings.source, self.settings.oracle if self.row.on_oracle else None)
-        ratio = {"data": {"init_args": {"ratio": self.settings.ratio}}}
-        return merged(self._common(source, self.row.synthesis), ratio, *self._overlays, self.row.overlay)
+        return None if self._fit is None else placed(self._fit, self.work)
 
     @cached_property
     def test(self) -> dict[str, Any]:
         """What its test changes in the model's config: always the same data, queries and gallery."""
+        return placed(self._test, self.work)
+
+    @cached_property
+    def _fit(self) -> dict[str, Any] | None:
+        if not self.row.trained or self.row.checkpoint_of:
+            return None
+        source = merged(self.settings.source, self.settings.oracle if self.row.on_oracle else None)
+        ratio = {"data": {"init_args": {"ratio": self.settings.ratio}}}
+        return merged(MIXING, self._common(source, self.row.synthesis), ratio, *self._overlays, self.row.overlay)
+
+    @cached_property
+    def _test(self) -> dict[str, Any]:
         return merged(self._common(self.settings.source, STANDARD), *self._overlays, self.row.test)
 
-    @property
+    @cached_property
     def parent(self) -> Cell | None:
         """The cell whose checkpoint this one tests, if any."""
         if self.row.checkpoint_of is None:
@@ -75,29 +87,33 @@ class Cell:
     @property
     def syntheses(self) -> dict[str, dict[str, Any]]:
         """The synthetic sets that it needs, as configs of `python -m synth`, by name."""
+        return placed(self._syntheses, self.work)
+
+    @property
+    def _syntheses(self) -> dict[str, dict[str, Any]]:
         return {name: self._synthesis(name) for name in dict.fromkeys((STANDARD, self.row.synthesis))}
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """Everything that decides its result.
+        """Everything that decides its result; where the work folder lies does not.
 
         Raises:
             ConfigError: the config of its model is no yaml, or no mapping.
         """
         parent = self.parent
         return {
-            "config": read_mapping(self.config, "give a config of train.py"),
-            "fit": self.fit,
-            "test": self.test,
-            "syntheses": self.syntheses,
+            "config": mapping_in(self.config, self._model.config, "give a config of train.py"),
+            "fit": self._fit,
+            "test": self._test,
+            "syntheses": self._syntheses,
             "seed": self.seed,
             "parent": parent.hash if parent else None,
         }
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """Hash of `spec`; where the work folder lies does not matter."""
-        text = json.dumps(self.spec, sort_keys=True).replace(str(self.work), "$WORK")
+        """Hash of `spec`."""
+        text = json.dumps(self.spec, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def read(self, root: Path) -> dict[str, Any] | None:
@@ -154,7 +170,7 @@ class Cell:
         return self.settings.overlay, self._model.overlay
 
     def _common(self, source: dict[str, Any], synthesis: str) -> dict[str, Any]:
-        arguments = {"synthetic": str(self._output(synthesis)), "seed": self.seed}
+        arguments = {"synthetic": _output(synthesis), "seed": self.seed}
         logs = {"trainer": {"logger": False}}  # beside the csv that every run keeps
         data = {"data": merged(source, {"init_args": arguments})}
         return {"seed_everything": self.seed, "synthesis": None, **logs, **data}
@@ -166,10 +182,7 @@ class Cell:
             config["queries"] = {split: of for split, of in config.get("queries", {}).items() if split != _TEST}
             config.update(self.row.changes)
             source = merged(source, self.settings.oracle if self.row.on_oracle else None)
-        return {"data": source, "output": str(self._output(name)), **config}
-
-    def _output(self, name: str) -> Path:
-        return self.work / "synthetic" / name
+        return {"data": source, "output": _output(name), **config}
 
 
 def cells_of(settings: Settings, models: Sequence[str], names: Sequence[str], seeds: int, work: Path) -> list[Cell]:
@@ -188,6 +201,10 @@ def cells_of(settings: Settings, models: Sequence[str], names: Sequence[str], se
         for one in chosen
         if one.trained or (model.zero_shot and seed == 0)
     ]
+
+
+def _output(name: str) -> str:
+    return f"{WORK}/synthetic/{name}"
 
 
 def _which(found: dict[str, Any], spec: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cli import OptionsParser
 from datamodules.errors import ConfigError
 from experiments.study.cells import Cell, cells_of
-from experiments.study.lines import Line
+from experiments.study.lines import Line, check_kept
 from experiments.study.paper import paper
 from experiments.study.results import Results, load
 from experiments.study.runner import run
@@ -44,13 +44,14 @@ def study(
     options = _parser(form).parse_args(arguments)
     path = options.settings or _shipped(options.dataset, options.size)
     work = options.work or Path("studies") / path.stem
-    settings = read(path, work)
+    settings = read(path)
     to = options.to or Path("results") / settings.name
     with writing_results(to):  # before the work, that it is not lost
         to.mkdir(parents=True, exist_ok=True)
     names = rows(settings)
     models = list(dict.fromkeys(options.models or settings.models))
     cells = cells_of(settings, models, names, options.seeds, work)
+    check_kept(to / f"{form.name}.csv", [(cell.model, cell.row.name) for cell in cells])
     cells.sort(key=lambda cell: (list(settings.models).index(cell.model), names.index(cell.row.name), cell.seed))
     failed = run(sorted(cells, key=lambda cell: cell.seed), work, options.jobs, options.wandb)  # whole tables first
     for sentence in failed:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from datamodules.errors import ConfigError
 from experiments.study.paper import Paper
 from experiments.study.results import Results, Scores
 from experiments.study.summary import Difference, Estimate, Share, corrected, differences, estimates, recovered
@@ -78,6 +79,32 @@ def write_csv(path: Path, found: Sequence[Line], paper: Paper, common: Mapping[s
         writer = csv.DictWriter(file, list(records[0] if records else common))
         writer.writeheader()
         writer.writerows(records)
+
+
+def check_kept(path: Path, planned: Sequence[tuple[str, str]]) -> None:
+    """Refuse to write a table over one that says more.
+
+    Args:
+        path: csv that is there, or not.
+        planned: names of model and row of the new one, once for each seed.
+
+    Raises:
+        ConfigError: the table that is there has a row, or seeds of one, that the new one would not have, or is none.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            held = {(one["model"], one["row"]): int(one["seeds"] or 0) for one in csv.DictReader(file)}
+    except (KeyError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} is no table of a study: name another folder with `--to`, or delete it.") from error
+    for (model, row), seeds in held.items():
+        if seeds > planned.count((model, row)):
+            raise ConfigError(
+                f"{path} has {seeds} seed(s) of {model}/{row}, of which this command would leave "
+                f"{planned.count((model, row))}: ask for as many seeds, models and rows as it has (what is finished is "
+                "not run again), name another folder with `--to`, or delete it."
+            )
 
 
 def _line(results: Results, names: tuple[str, str], labels: tuple[str, str], paper: Paper) -> Line:

@@ -83,7 +83,9 @@ class Maker:
         # One folder for all attempts: Lightning forgets which epoch was the best where the folder is another.
         place = {"dirpath": str(folder / "checkpoints")}
         run = {"trainer": trainer, "checkpoint": place, "last": place}
-        command = [sys.executable, str(_TRAIN), verb, "--config", str(cell.config)]
+        model = folder / "model.yaml"
+        model.write_text(cell.config, encoding="utf-8")
+        command = [sys.executable, str(_TRAIN), verb, "--config", str(model)]
         for name, changes in ((verb, overlay), (f"{verb}_run", run)):
             path = folder / f"{name}.yaml"
             path.write_text(yaml.safe_dump(dict(changes), sort_keys=False), encoding="utf-8")

@@ -38,6 +38,17 @@ def setting(results: Results, found: Sequence[Line], common: Mapping[str, object
     yield INTERVALS
 
 
+def mixed(common: Mapping[str, object]) -> Iterator[str]:
+    """Yield what the cells were not all made with that may move their scores.
+
+    Args:
+        common: what all rows share; values that differ between cells are joined by "; ".
+    """
+    for name in ("device", "torch", "commit"):
+        if "; " in str(common.get(name, "")):
+            yield f"The cells were made with more than one {name}: {common[name]}."
+
+
 def comparisons(results: Results, found: Sequence[Line], control: str) -> Iterator[str]:
     """Yield how the rows were compared with their controls.
 

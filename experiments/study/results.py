@@ -108,11 +108,11 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
 
     Raises:
         ConfigError: a cell was made with other settings, a file of results cannot be used, or two cells were not
-            tested on the same queries and gallery.
+            tested on the same data, queries and gallery.
     """
     found: dict[tuple[str, str], dict[int, _Files]] = {}
     missing: list[str] = []
-    records: list[dict[str, Any]] = []
+    records: dict[str, dict[str, Any]] = {}
     first: _Files = {}
     steps: dict[str, set[int]] = {}
     for cell in cells:
@@ -122,11 +122,25 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
             continue
         files = _comparable(cell.folder(root) / told["results"], first)
         found.setdefault((cell.model, cell.row.name), {})[cell.seed] = files
-        records.append({**told["record"], "hash": told["hash"]})
+        records[cell.name] = {**told["record"], "hash": told["hash"]}
         steps.setdefault(cell.model, set()).update(_steps(cell.folder(root)))
+    _check_same_data(records)
     scores = {place: _scores(dict(sorted(seeds.items()))) for place, seeds in found.items()}
     sorted_steps = {model: tuple(sorted(counts)) for model, counts in steps.items()}
-    return Results(scores, tuple(missing), _sizes(first), tuple(records), sorted_steps)
+    return Results(scores, tuple(missing), _sizes(first), tuple(records.values()), sorted_steps)
+
+
+def _check_same_data(records: dict[str, dict[str, Any]]) -> None:
+    """Refuse cells of other data or of another set of queries, which may bear the same ids."""
+    for key, what in (("data", "data"), ("protocol", "synthetic queries")):
+        cells = {record.get(key): name for name, record in reversed(records.items())}  # the first cell of each value
+        if len(cells) > 1:
+            (one, first), (other, second) = list(cells.items())[::-1][:2]
+            raise ConfigError(
+                f"Results of a study cannot be compared: cells {first} and {second} were tested on other {what} "
+                f"({key} {one} and {other} in their cell.json): delete the folders of those that are out of date, and "
+                "give the command again."
+            )
 
 
 def _steps(folder: Path) -> list[int]:

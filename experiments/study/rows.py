@@ -72,9 +72,7 @@ def _rows(settings: Settings) -> Iterator[Row]:
     if settings.margin is not None:
         margin = {**paired, "model": {"init_args": {"counterfactual_weight": settings.margin}}}
         yield Row("paired_margin", f"the same, with the margin term ({settings.margin:g})", margin)
-    if settings.per_batch is not None:
-        shares = _data(mixing="per_batch", synthetic_per_batch=settings.per_batch)
-        yield Row("per_batch", f"D + D', {settings.per_batch} synthetic pairs in every batch", shares)
+    yield Row("per_batch", "D + D', the same share of synthetic pairs in every batch", _data(mixing="per_batch"))
     for of, label in (("control", "D alone"), ("synthetic", "D + D'")):
         yield Row(f"querybank_{of}", f"{label}, querybank at test time", checkpoint_of=of, test=QUERYBANK)
     yield from _syntheses(settings)
@@ -88,12 +86,16 @@ def _syntheses(settings: Settings) -> Iterator[Row]:
     for name, changes in settings.captions.items():
         yield Row(f"caption_{name}", f"D + D', {name}", synthesis=f"caption_{name}", changes=changes)
     for pixels in settings.dilations:
-        name, changes, label = f"dilation_{pixels}", {"dilation": pixels}, f"D + D', holes {pixels} pixels wider"
-        yield Row(name, label, synthesis=name, changes=changes)
-        for fill, filled in settings.fills.items():
-            both = f"{name}_{fill}"
-            yield Row(both, f"{label}, {fill}", synthesis=both, changes={**changes, "fill": filled})
+        name, label = f"dilation_{pixels}", f"D + D', holes {pixels} pixels wider"
+        yield Row(name, label, synthesis=name, changes={"dilation": pixels})
+        for filled, fill in settings.fills.items():
+            both = f"{name}_{filled}"
+            yield Row(both, f"{label}, {filled}", synthesis=both, changes={"dilation": pixels, "fill": fill})
 
 
 def _data(**arguments: Any) -> dict[str, Any]:
     return {"data": {"init_args": arguments}}
+
+
+MIXING = _data(control=False, trained_ratio=None, pair_with_source=False, mixing="concat", synthetic_per_batch=None)
+"""The paper's mixing, one shuffled union: it holds where settings or a row say nothing else, whatever a config says."""

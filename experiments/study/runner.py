@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import yaml
 
@@ -17,13 +18,15 @@ from datamodules.errors import ConfigError, UserError
 from experiments.study.cells import Cell
 from experiments.study.commands import CommandError, Commands, ended_like_interrupted, places
 from experiments.study.making import Maker
+from experiments.study.settings import STANDARD
 
 
 def run(cells: Sequence[Cell], root: Path, jobs: int | None = None, wandb: str | None = None) -> list[str]:
     """Make the synthetic sets and the cells that are not finished, several at a time.
 
-    A cell that fails does not stop the others. Interrupted, all commands are stopped; started again, finished cells are
-    left as they are, and a training goes on from its last checkpoint.
+    A cell that fails does not stop the others, nor does a synthetic set that some of them need. Interrupted, all
+    commands are stopped; started again, finished cells are left as they are, and a training goes on from its last
+    checkpoint.
 
     Args:
         cells: of one study; those whose checkpoints others test are made first.
@@ -36,17 +39,23 @@ def run(cells: Sequence[Cell], root: Path, jobs: int | None = None, wandb: str |
 
     Raises:
         ConfigError: another command works on this study, or a cell or a set was made with other settings.
-        UserError: a synthetic set cannot be made.
+        UserError: the standard synthetic set cannot be made.
     """
     every = list({cell.name: cell for cell in _with_parents(cells)}.values())
+    for cell in (*every, *cells):
+        _ = cell.hash  # from here on, a config that is changed changes nothing
     if not _unfinished(every, root):
         return []
     with ended_like_interrupted(), _claimed(root) as lock:
         todo = _unfinished(every, root)
         there = places(jobs)
         print(f"{len(todo)} of {len(every)} cells to do, {len(there)} at a time, below {root / 'cells'}.", flush=True)
-        _synthesise(todo)
-        return _Study(Maker(root, Commands([lock]), wandb), todo, there).run()
+        lacking = _synthesise(todo)
+        failed = {cell.name: lacking[name] for cell in todo for name in cell.syntheses if name in lacking}
+        able = [cell for cell in todo if cell.name not in failed]
+        return [f"{name}: {sentence}" for name, sentence in failed.items()] + _Study(
+            Maker(root, Commands([lock]), wandb), able, there
+        ).run()
 
 
 def _with_parents(cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -88,21 +97,38 @@ def _claimed(root: Path) -> Iterator[int]:
         yield lock.fileno()
 
 
-def _synthesise(cells: Sequence[Cell]) -> None:
-    """Make the synthetic sets of the cells; a complete one is left as it is, after a look at what it was made of."""
+def _synthesise(cells: Sequence[Cell]) -> dict[str, str]:
+    """Make the synthetic sets of the cells; a complete one is left as it is, after a look at what it was made of.
+
+    Returns:
+        Why sets could not be made, by their names.
+
+    Raises:
+        UserError: it is the standard set, without which there is no cell.
+    """
+    failed = {}
+    for name, config in {name: config for cell in cells for name, config in cell.syntheses.items()}.items():
+        try:
+            _make_set(name, config)
+        except UserError as error:
+            if name == STANDARD:
+                raise
+            failed[name] = f"its synthetic set `{name}` cannot be made: {error}"
+    return failed
+
+
+def _make_set(name: str, config: Mapping[str, Any]) -> None:
     import synth
 
-    configs = {name: config for cell in cells for name, config in cell.syntheses.items()}
-    for name, config in configs.items():
-        output = Path(config["output"])
-        path = output.with_suffix(".yaml")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        if not (output / "protocol.json").exists():
-            print(f"Synthetic set `{name}`: {output}", flush=True)
-        made = synth.run(synth.load(path), alone=True)
-        if made.made:
-            made.show()
+    output = Path(config["output"])
+    path = output.with_suffix(".yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    if not (output / "protocol.json").exists():
+        print(f"Synthetic set `{name}`: {output}", flush=True)
+    made = synth.run(synth.load(path), alone=True)
+    if made.made:
+        made.show()
 
 
 class _Study:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -15,7 +17,8 @@ SHIPPED = Path(__file__).parents[1] / "settings"
 STANDARD = "standard"
 """Name of the synthetic set that queries come from, and pairs where a row does not say otherwise."""
 
-_WORK = "$WORK"
+WORK = "$WORK"
+"""What stands for the folder of data, synthetic sets and cells in the texts of settings."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,6 @@ class Settings:
         fills: by name, those of Table 3 as `fill` of a synthesis; the standard one is not among them.
         captions: likewise, its caption strategies, as changes of a synthesis.
         dilations: pixels by which removed regions grow, with each of the fills, for rows beyond the paper.
-        per_batch: synthetic pairs per batch, for a row beyond the paper; None for none.
         margin: weight of the counterfactual margin, for a row beyond the paper; None for none.
     """
 
@@ -67,10 +69,9 @@ class Settings:
     oracle: dict[str, Any] | None = None
     ratio: float | None = None
     ratios: Sequence[float] = ()
-    fills: dict[str, Any] = field(default_factory=dict)
+    fills: dict[str, dict[str, Any]] = field(default_factory=dict)
     captions: dict[str, dict[str, Any]] = field(default_factory=dict)
     dilations: Sequence[int] = ()
-    per_batch: int | None = None
     margin: float | None = None
 
     def model(self, name: str) -> Model:
@@ -110,12 +111,24 @@ def merged(*parts: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def read(path: Path, work: Path) -> Settings:
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+def placed(held: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    """Return a nested mapping with the work folder in place of `$WORK` in its texts.
+
+    Example:
+        >>> placed({"root": "$WORK/scenes", "splits": ["$WORK"]}, Path("work"))
+        {'root': 'work/scenes', 'splits': ['work']}
+    """
+    return {key: _placed(value, str(work)) for key, value in held.items()}
+
+
+def read(path: Path) -> Settings:
     """Read the settings of a study.
 
     Args:
         path: yaml with the attributes of `Settings`, the name aside, which is that of the file.
-        work: what `$WORK` in a text of it stands for.
 
     Raises:
         MissingPathError: there is no such file, or no config that it names.
@@ -123,8 +136,14 @@ def read(path: Path, work: Path) -> Settings:
     """
     if not path.is_file():
         raise MissingPathError(f"`--settings` is {path}, which is no file; shipped are {', '.join(_shipped())}.")
-    held = _placed(read_mapping(path, "see those in experiments/settings"), str(work))
+    held = read_mapping(path, "see those in experiments/settings")
     _check_keys(f"{path}", held, Settings, {"name"})
+    _check_names(path, held)
+    if not isinstance(held["synthesis"].get("queries", {}), dict):
+        raise ConfigError(
+            f"{path}: `synthesis.queries` is {held['synthesis']['queries']!r}, but must be a mapping such as "
+            "{test: [test]}."
+        )
     models = {name: _model(path, name, entry) for name, entry in held.pop("models").items()}
     return Settings(path.stem, models=models, **held)
 
@@ -156,12 +175,24 @@ def _check_keys(where: str, held: Mapping[str, Any], kind: Any, given: set[str])
             raise ConfigError(f"{where}: `{one.name}` is {held[one.name]!r}, but must be {said}.")
 
 
+def _check_names(path: Path, held: Mapping[str, Any]) -> None:
+    """Refuse names that could not be those of folders."""
+    if not held["models"]:
+        raise ConfigError(f"{path}: `models` is empty: name one at least, with its label and config.")
+    for key in ("models", "fills", "captions"):
+        if wrong := [name for name in held.get(key, {}) if not _is_text(name) or not _NAME.fullmatch(name)]:
+            raise ConfigError(
+                f"{path}: `{key}` has the name {wrong[0]!r}, but folders are called by it: give letters, digits, _, . "
+                "and -, in quotes where it would be a number."
+            )
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and _is_number(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -176,10 +207,15 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # by annotation
     "str": ("a text", _is_text),
     "Path": ("a path", _is_text),
     "bool": ("true or false", lambda value: isinstance(value, bool)),
-    "int": ("a whole number", _is_whole),
-    "float": ("a number, as 0.4", _is_number),
-    "Sequence[int]": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_whole, value))),
-    "Sequence[float]": ("a list of numbers", lambda value: isinstance(value, list) and all(map(_is_number, value))),
+    "float": ("a number above 0, as 0.4", _is_number),
+    "Sequence[int]": (
+        "a list of whole numbers above 0",
+        lambda value: isinstance(value, list) and all(map(_is_whole, value)),
+    ),
+    "Sequence[float]": (
+        "a list of numbers above 0",
+        lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    ),
     "dict[str, Any]": ("a mapping", lambda value: isinstance(value, dict)),
     "dict[str, dict[str, Any]]": ("a mapping of mappings", _are_mappings),
     "dict[str, Model]": ("a mapping of mappings with label and config", _are_mappings),
@@ -191,7 +227,7 @@ def _placed(value: Any, work: str) -> Any:
         return {key: _placed(inner, work) for key, inner in value.items()}
     if isinstance(value, list):
         return [_placed(inner, work) for inner in value]
-    return value.replace(_WORK, work) if isinstance(value, str) else value
+    return value.replace(WORK, work) if isinstance(value, str) else value
 
 
 def _shipped() -> list[str]:

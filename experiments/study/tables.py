@@ -105,6 +105,7 @@ def _notes(results: Results, found: Sequence[Line], paper: Paper, common: Mappin
     labels = {line.names[1]: line.labels[1] for line in found}
     control, oracle = (labels.get(name, name) for name in (CONTROL, ORACLE))
     yield from notes.setting(results, found, common)
+    yield from notes.mixed(common)
     yield from notes.comparisons(results, found, control)
     yield from notes.gap(found, control, oracle)
     yield from notes.references(found)

@@ -110,11 +110,13 @@ class Cells:
         quality: float,
         reranked: float | None = None,
         draw: int | None = None,
+        made: dict[str, str] | None = None,
         **about: Any,
     ) -> Any:
         """Write one cell, and one of a model that re-ranks where the quality after that is given.
 
-        Cells of one `draw`, which is the seed where it is not given, have the same queries hard and easy.
+        Cells of one `draw`, which is the seed where it is not given, have the same queries hard and easy. `made` is
+        what its record says else than usual.
         """
         cell = self.cell(model, row, seed)
         folder = cell.folder(self.root)
@@ -123,7 +125,8 @@ class Cells:
                 self._write(
                     folder / "out" / prefix, np.random.default_rng(seed if draw is None else draw), level, about
                 )
-        record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "abc", "commit": "c0ffee"}
+        record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "abc", "commit": "c0ffee", "data": "d0"}
+        record |= {} if made is None else made
         cell.read = lambda root: {"results": "out", "record": record, "hash": f"{model}{row}{seed}"}
         (folder / "fit" / "1").mkdir(parents=True)
         (folder / "fit" / "1" / "metrics.csv").write_text("epoch,step,loss\n0,9,1\n1,19,\n")

@@ -73,6 +73,24 @@ def test_folders_can_be_chosen_and_all_models_are_taken(ran: list[Any]) -> None:
     assert sorted(path.name for path in Path("there").iterdir()) == ["table1.csv", "table1.md", "table1.tex"]
 
 
+def test_a_table_is_not_written_over_one_that_says_more(ran: list[Any]) -> None:
+    path = Path("results/own/table1.csv")
+    path.parent.mkdir(parents=True)
+    path.write_text("model,row,seeds,mean\nsmall,control,2,40\nsmall,synthetic,2,44\n")
+    again = ["--settings", "own.yaml", "--models", "small", "--seeds"]
+    with pytest.raises(ConfigError, match=r"table1\.csv has 2 seed\(s\) of small/control, of which .* would leave 1"):
+        table1.main([*again, "1"])
+    with pytest.raises(ConfigError, match=r"would leave 0: .* name another folder with `--to`"):
+        table1.main(["--settings", "own.yaml", "--models", "large", "--seeds", "3"])
+    assert (ran, "small,control,2,40" in path.read_text()) == ([], True)
+    table1.main([*again, "1", "--to", "mine"])
+    table1.main([*again, "2"])
+    assert "small,control,2,40" not in path.read_text()
+    path.write_text("my notes\n1\n")
+    with pytest.raises(ConfigError, match=r"table1\.csv is no table of a study"):
+        table1.main([*again, "2"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 def study(work: Path, **changes: Any) -> list[Cell]:
     path = work.with_suffix(".yaml")
     path.write_text(yaml.safe_dump({**SETTINGS, **changes}))
-    return cells_of(read(path, work), ["vsepp"], ROWS, 1, work)
+    return cells_of(read(path), ["vsepp"], ROWS, 1, work)
 
 
 @pytest.fixture

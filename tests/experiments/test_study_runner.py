@@ -91,7 +91,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cells(study: Path, *names: str, seeds: int = 1) -> list[Cell]:
-    return cells_of(read(study.parent / "mine.yaml", study), ["clip"], names, seeds, study)
+    return cells_of(read(study.parent / "mine.yaml"), ["clip"], names, seeds, study)
 
 
 def calls(study: Path) -> list[dict[str, Any]]:
@@ -166,6 +166,38 @@ def test_a_cell_that_fails_stops_no_other_and_what_hangs_on_it_says_so(study: Pa
     assert [cell.read(study) is None for cell in cells(study, "control", "synthetic")] == [True, False]
     monkeypatch.delenv("ASKED")
     assert run(cells(study, "control", "querybank_control", "synthetic"), study, jobs=1) == []
+
+
+def test_a_set_that_cannot_be_made_fails_the_cells_that_need_it_alone(study: Path, monkeypatch: Any) -> None:
+    def refuse(path: Path, alone: bool) -> Any:
+        if path.stem == broken:
+            raise ConfigError("`fill` cannot be had.")
+        return SimpleNamespace(made=False)
+
+    broken = "fill_zero"
+    Path("mine.yaml").write_text(yaml.safe_dump({**SETTINGS, "fills": {"zero": {"class_path": "ZeroFill"}}}))
+    monkeypatch.setattr(synth, "run", refuse)
+    wanted = cells(study, "control", "fill_zero")
+    assert run(wanted, study, jobs=1) == [
+        "clip/fill_zero/seed0: its synthetic set `fill_zero` cannot be made: `fill` cannot be had."
+    ]
+    assert [cell.read(study) is None for cell in wanted] == [False, True]
+    broken = "standard"
+    with pytest.raises(ConfigError, match="`fill` cannot be had"):
+        run(wanted, study, jobs=1)
+
+
+def test_a_config_that_changes_meanwhile_is_not_taken_up(study: Path, monkeypatch: Any) -> None:
+    wanted, call = cells(study, "querybank_control", "control"), Commands.call
+
+    def change(self: Commands, *arguments: Any) -> None:
+        Path("clip.yaml").write_text("model: {class_path: SigLIP}\n")
+        call(self, *arguments)
+
+    monkeypatch.setattr(Commands, "call", change)
+    assert run(wanted, study, jobs=1) == []
+    assert [(cell.folder(study) / "model.yaml").read_text() for cell in wanted] == ["model: {class_path: CLIP}\n"] * 2
+    assert [(cell.read(study) or {})["spec"]["config"]["model"]["class_path"] for cell in wanted] == ["CLIP"] * 2
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,15 @@ def test_rows_of_unlike_many_steps_are_not_said_to_have_those_of_the_control(cel
     assert "which has the seeds, though not exactly the optimiser steps, of the other trained rows" in text
 
 
+def test_cells_of_more_than_one_commit_are_told(cells: Any, tmp_path: Path) -> None:
+    made = [cells.add("clip", "control", 0, 40), cells.add("clip", "synthetic", 0, 60)]
+    _render(cells, made, table1.FORM, tmp_path)
+    assert "more than one" not in (tmp_path / "table1.md").read_text()
+    made[1] = cells.add("clip", "synthetic", 1, 60, made={"commit": "facade"})
+    _render(cells, made, table1.FORM, tmp_path)
+    assert "The cells were made with more than one commit: c0ffee; facade." in (tmp_path / "table1.md").read_text()
+
+
 def test_a_cell_that_failed_leaves_a_dash_and_a_note(cells: Any, tmp_path: Path) -> None:
     made = [cells.add("clip", "control", 0, 40), cells.cell("clip", "synthetic", 0)]
     _render(cells, made, table1.FORM, tmp_path)
@@ -196,6 +205,14 @@ def test_tables_have_the_rows_that_a_study_can_have() -> None:
     assert table1.rows(settings) == ["zero_shot", "control", "synthetic"]
     assert table1.rows(replace(settings, oracle={}))[-1] == "oracle"
     assert table3.rows(settings) == ["control", "fill_zero", "caption_prompts", "synthetic"]
-    own = {"paired", "querybank_control", "querybank_synthetic", "fill_zero", "dilation_2", "dilation_2_zero"}
+    own = {
+        "paired",
+        "per_batch",
+        "querybank_control",
+        "querybank_synthetic",
+        "fill_zero",
+        "dilation_2",
+        "dilation_2_zero",
+    }
     assert set(beyond.rows(settings)[3:]) == own
-    assert {"paired_margin", "per_batch"} < set(beyond.rows(replace(settings, margin=0.5, per_batch=8)))
+    assert {"paired_margin"} < set(beyond.rows(replace(settings, margin=0.5)))
