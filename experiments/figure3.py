@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     options.reranked = False
     runs = read_runs(options)
     checkpoints = [_checkpoint(run, given) for run, given in zip(runs, options.ckpt or (None, None), strict=True)]
-    asked = Asked.load(options.data, keys, runs[0])
+    asked = Asked.load(options.data, keys, runs)
     chosen = _choose(runs, options)
     found = [
         _retrieved(run, checkpoint, asked, chosen, options.top_k)

@@ -26,14 +26,14 @@ def main(arguments: list[str]) -> int:
 
     Raises:
         MissingPathError: the page, or a file that it names, is not there.
-        ConfigError: a place has no end, or with `--check`, what stands in the page is not what the files hold.
+        ConfigError: there is no place, one has no end, or with `--check`, the page does not hold what the files do.
     """
     parser = OptionsParser(prog="python -m experiments readme", description="Put tables of results into a page.")
     parser.add_argument("--page", type=Path, default=Path("README.md"), metavar="FILE", help="default: README.md")
     parser.add_argument("--check", action="store_true", help="change nothing, and fail where the page is out of date")
     options = parser.parse_args(arguments)
     text = _read(options.page)
-    _check_ends(options.page, text)
+    _check_places(options.page, text)
     stale: list[str] = []
     filled = _PLACE.sub(lambda found: _filled(found, options.page, stale), text)
     if options.check and stale:
@@ -46,7 +46,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _check_ends(page: Path, text: str) -> None:
+def _check_places(page: Path, text: str) -> None:
+    if not _BEGIN.search(text):
+        raise ConfigError(
+            f"{page} has no place for a table: write `<!-- results/NAME.md -->` and `<!-- end of results/NAME.md -->` "
+            "where one belongs."
+        )
     whole = [path for path, _ in _PLACE.findall(text)]
     if endless := [path for path in _BEGIN.findall(text) if path not in whole]:
         raise ConfigError(

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """
     options, keys = _parser().parse_known_args(arguments)
     runs = read_runs(options)
-    asked = Asked.load(options.data, keys, runs[0])
+    asked = Asked.load(options.data, keys, runs)
     text = report(runs, asked, options.images, options.seed)
     with writing_results(options.to):
         options.to.parent.mkdir(parents=True, exist_ok=True)

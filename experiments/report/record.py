@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from datamodules.errors import ConfigError
 from experiments.report.numbers import table
 from experiments.report.tested import Asked, Run
 from experiments.yaml_files import read_mapping
@@ -24,26 +21,13 @@ def record(runs: Sequence[Run], asked: Asked) -> str:
 
 def _facts(run: Run) -> dict[str, str]:
     facts = {"results": str(run.folder)} | {key: str(value) for key, value in run.found.about.items() if value != ""}
-    if cell := run.nearest("cell.json"):
-        told = _cell(cell)
+    if told := run.cell:
         facts |= {"cell": str(told.get("hash", ""))} | _flat(told.get("record", {}))
     if config := run.nearest("config.yaml"):
         seed = read_mapping(config, "put back the one that the run wrote").get("seed_everything")
         first = config.read_text(encoding="utf-8").partition("\n")[0]
         facts |= {"seed": str(seed), "written by": first.lstrip("# ")}
     return facts
-
-
-def _cell(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is damaged ({error}): put back the one that the study wrote, or delete it."
-        ) from error
-    if not isinstance(told, dict):
-        raise ConfigError(f"{path} is no mapping: put back the one that the study wrote, or delete it.")
-    return told
 
 
 def _flat(held: dict[str, Any]) -> dict[str, str]:
@@ -56,10 +40,10 @@ def _flat(held: dict[str, Any]) -> dict[str, str]:
 
 def _of_data(asked: Asked) -> dict[str, str]:
     return {
-        "split": asked.split,
-        "data fingerprint": asked.data.tables.fingerprint,
-        "synthetic set": str(asked.made.root),
-        "protocol hash": asked.protocol_hash,
+        "split of --data": asked.split,
+        "data fingerprint of --data": asked.data.tables.fingerprint,
+        "synthetic set of --data": str(asked.made.root),
+        "protocol hash of --data": asked.protocol_hash,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from metrics.compare import check_comparable
 from metrics.per_query import PerQuery, PerQueryError, read
 
 _RERANKED = "reranked-odmap.parquet"
-_COLUMNS = ("removed", "kept", "retrieved_ids", "relevant")
+_COLUMNS = ("removed", "kept", "source_image_id", "retrieved_ids", "relevant")
+_MEND_CELL = "put back the one that the study wrote, or delete it"
+_MEND_DATA = "give with `--data` the config that the run was tested with"
 
 STATES = ("fixed", "broken", "unchanged")
 """What became of a query from one run to another; of a single run see `OUTCOMES`."""
@@ -100,6 +103,24 @@ class Run:
                 mask[row, index[name]] = True
         return mask
 
+    @cached_property
+    def cell(self) -> dict[str, Any]:
+        """What the study said of the run that it belongs to, `{}` where it belongs to none.
+
+        Raises:
+            ConfigError: its file is damaged.
+        """
+        path = self.nearest("cell.json")
+        if path is None:
+            return {}
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is damaged ({error}): {_MEND_CELL}.") from error
+        if not isinstance(told, dict) or not isinstance(told.get("record", {}), dict):
+            raise ConfigError(f"{path} is no cell of a study: {_MEND_CELL}.")
+        return told
+
     def nearest(self, file: str) -> Path | None:
         """Return the file of this name in the folder of the results or, of a run's folders, the next one above."""
         folders = [self.folder, *self.folder.absolute().parents[:4]]
@@ -170,13 +191,14 @@ class Asked:
     sources: NDArray[np.int64]
 
     @staticmethod
-    def load(config: Path, keys: Sequence[str], run: Run) -> Asked:
-        """Load the data of a config and find the queries of a run in them.
+    def load(config: Path, keys: Sequence[str], runs: Sequence[Run]) -> Asked:
+        """Load the data of a config and find in them the queries that all runs were asked.
 
         Raises:
-            ConfigError: it is no config of retrieval with a synthetic set, or that is not what the run was asked.
+            ConfigError: it is no config of retrieval with a synthetic set, or that is not what the runs were asked.
             UserError: data are not there or broken.
         """
+        run = runs[0]
         data = load_data(config, keys, synthetic=True)
         if not isinstance(data, RetrievalDataModule) or data.synthetic_root is None:
             raise ConfigError(f"{config} has no synthetic set (key `data.init_args.synthetic`), which queries are of.")
@@ -189,14 +211,40 @@ class Asked:
         if (rows < 0).any():
             raise ConfigError(
                 f"{run.found.path} has the query {run.found.ids[int(rows.argmin())]}, which split {split} of "
-                f"{made.root} has not: give with `--data` the config that the run was tested with."
+                f"{made.root} has not: {_MEND_DATA}."
             )
-        return Asked(data, split, made, rows, rows_of(tables.image_ids, made.source_image_ids[rows]))
+        asked = Asked(data, split, made, rows, rows_of(tables.image_ids, made.source_image_ids[rows]))
+        asked._check_queries(run)
+        for one in runs:
+            asked._check_protocol(one)
+        return asked
 
     @property
     def protocol_hash(self) -> str:
         """First digits of the SHA-256 of the synthetic set's protocol, as cells of a study record it."""
         return hashlib.sha256((self.made.root / "protocol.json").read_bytes()).hexdigest()[:16]
+
+    def _check_queries(self, run: Run) -> None:
+        """Refuse other queries that have the same ids, as those of another data set or synthesis may."""
+        names = self.data.tables.class_names
+        sources = np.asarray(run.found.table["source_image_id"].to_pylist())
+        same = self.made.source_image_ids[self.rows] == sources
+        for role in ("removed", "kept"):
+            same &= (getattr(self.made, role)[self.rows] == run.masks(role, names)).all(axis=1)
+        if not same.all():
+            query = run.found.ids[int(same.argmin())]
+            raise ConfigError(
+                f"{run.found.path} has another source, or other removed or kept classes, for the query {query} than "
+                f"{self.made.root}: {_MEND_DATA}."
+            )
+
+    def _check_protocol(self, run: Run) -> None:
+        made = run.cell.get("record", {}).get("protocol", self.protocol_hash)
+        if made != self.protocol_hash:
+            raise ConfigError(
+                f"{run.found.path} was tested on queries of the protocol {made}, but {self.made.root} has the protocol "
+                f"{self.protocol_hash}: {_MEND_DATA}."
+            )
 
 
 def caption_rows(asked: Asked, run: Run, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -208,8 +256,7 @@ def caption_rows(asked: Asked, run: Run, ids: NDArray[np.int64]) -> NDArray[np.i
     rows = rows_of(asked.data.tables.caption_ids, ids)
     if (rows < 0).any():
         raise ConfigError(
-            f"{run.found.path} retrieved the caption {ids[rows < 0][0]}, which the data have not: give with `--data` "
-            "the config that the run was tested with."
+            f"{run.found.path} retrieved the caption {ids[rows < 0][0]}, which the data have not: {_MEND_DATA}."
         )
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -85,8 +86,19 @@ def _parser(form: Form) -> OptionsParser:
     parser.add_argument("--jobs", type=positive, metavar="N", help="trainings at a time; default: as the machine is")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the table; default: results/SETTINGS")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="of data and runs; default: studies/SETTINGS")
-    parser.add_argument("--wandb", metavar="PROJECT", help="also log the table, curves and retrieved captions there")
+    parser.add_argument(
+        "--wandb", type=_project, metavar="PROJECT", help="also log the table, curves and retrieved captions there"
+    )
     return parser
+
+
+def _project(text: str) -> str:
+    if not 0 < len(text) <= 128 or set(text) & set("/\\#?%:"):
+        raise ArgumentTypeError(
+            f"{text!r} is no name of a project of Weights & Biases: give 1 to 128 characters without / \\ # ? % :, and "
+            "the team in WANDB_ENTITY."
+        )
+    return text
 
 
 def _shipped(dataset: str, size: str) -> Path:
@@ -98,6 +110,15 @@ def _shipped(dataset: str, size: str) -> Path:
 
 
 def _log(project: str, form: Form, settings: Settings, cells: Sequence[Cell], work: Path, to: Path) -> None:
+    from wandb.errors import Error
+
     from experiments.study.wandb_log import log_study
 
-    log_study(project, f"{form.name}-{settings.name}", to / f"{form.name}.csv", cells, work)
+    table = to / f"{form.name}.csv"
+    try:
+        log_study(project, f"{form.name}-{settings.name}", table, cells, work)
+    except Error as error:
+        raise ConfigError(
+            f"Weights & Biases did not take the table (`--wandb {project}`: {error}); {table} holds it: run the same "
+            "command again to log it, which trains nothing anew."
+        ) from error

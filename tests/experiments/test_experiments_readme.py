@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -53,5 +55,38 @@ def test_a_file_that_is_not_there_is_named(page: Path) -> None:
         main(["--page", str(page)])
 
 
+def test_a_page_without_a_place_agrees_with_nothing(page: Path) -> None:
+    page.write_text("# Page\n")
+    with pytest.raises(ConfigError, match=r"PAGE\.md has no place for a table"):
+        main(["--page", str(page), "--check"])
+
+
 def test_the_readme_holds_the_results_of_this_repository() -> None:
     assert main(["--page", str(ROOT / "README.md"), "--check"]) == 0
+    places = re.findall(r"<!-- (results/\S+) -->", (ROOT / "README.md").read_text(encoding="utf-8"))
+    held = {str(path.relative_to(ROOT)) for path in ROOT.glob("results/*/*.md")}
+    assert set(places) == held > {f"results/scenes-small/{name}.md" for name in ("table1", "table3", "figure4")}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/*.csv")), ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_table_of_this_repository_says_what_its_csv_does(path: Path) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        given = {(one["model_label"], one["row_label"], one["measure"]): one for one in csv.DictReader(file)}
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    labels = [label for label, *_ in dict.fromkeys(names[:2] for names in given)]
+    model, said = "", set()
+    for name, label, *cells in rows:
+        model = name or model
+        for measure, cell in zip(header[2:], cells, strict=True):
+            first = given.get((model, label, f"reranked/{measure}")) or given.get((model, label, measure))
+            if first is None:
+                continue
+            said.add((model, label))
+            numbers = [float(number) for number in re.findall(r"[\d.]+", cell)]
+            wanted = [float(first[key]) for key in ("mean", "low", "high")[: len(numbers)]]
+            assert numbers == pytest.approx(wanted, abs=0.0501), (model, label, measure)
+    assert said == {names[:2] for names in given}
+    assert {model for model, _ in said} == set(labels)

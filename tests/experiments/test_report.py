@@ -112,6 +112,34 @@ def test_other_data_than_the_tested_are_refused(reports: Any, retrieved: Any, tm
         main(["--run", str(tmp_path / "nowhere"), "--data", str(retrieved.config)])
 
 
+@pytest.mark.parametrize(("key", "value"), [("removed", ["dog", "lamp"]), ("kept", []), ("source_image_id", 2**60 + 1)])
+def test_queries_of_other_data_are_refused_whose_ids_are_the_same(
+    reports: Any, retrieved: Any, key: str, value: Any
+) -> None:
+    place = retrieved.root / "made" / "test" / "metadata.jsonl"
+    lines = [json.loads(line) for line in place.read_text().splitlines()]
+    lines[4][key] = value
+    place.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ConfigError, match=rf"for the query {2**40 + 4} than .*made: give with `--data` the config"):
+        reports("before", "after")
+
+
+def test_cells_tested_on_another_protocol_are_refused(reports: Any, retrieved: Any) -> None:
+    told = {"hash": "0", "record": {"protocol": "44136fa355b3678a"}}  # that of {}
+    (retrieved.run("after") / "cell.json").write_text(json.dumps(told))
+    assert "44136fa355b3678a" in reports("before", "after")
+    (retrieved.root / "made" / "protocol.json").write_text('{"seed": 1}')
+    with pytest.raises(ConfigError, match=r"after/odmap\.parquet was tested on queries of the protocol 44136fa355b367"):
+        reports("before", "after")
+
+
+def test_one_folder_is_asked_for_where_a_pattern_has_matched_two(retrieved: Any, capsys: Any) -> None:
+    folders = [str(retrieved.run(name)) for name in ("before", "after")]
+    with pytest.raises(SystemExit):
+        main(["--run", *folders, "--data", str(retrieved.config)])
+    assert f"`--run` is one folder, but 2 are given: name one of {', '.join(folders)}." in capsys.readouterr().err
+
+
 def _recalls(folder: Path, seed: int, prefix: str = "") -> float:
     """Write recalls of 8 images with 20 captions beside ODmAP, and return their sum."""
     generator, total = np.random.default_rng(seed), 0.0
@@ -172,7 +200,8 @@ def test_runs_without_a_cut_at_1_have_a_report(retrieved: Any, tmp_path: Path) -
     ("name", "text", "said"),
     [
         ("cell.json", "{", r"cell\.json is damaged \(.*put back the one that the study wrote"),
-        ("cell.json", "[]", r"cell\.json is no mapping"),
+        ("cell.json", "[]", r"cell\.json is no cell of a study"),
+        ("cell.json", '{"record": 1}', r"cell\.json is no cell of a study"),
         ("config.yaml", "a: [", r"config\.yaml is no yaml"),
     ],
 )

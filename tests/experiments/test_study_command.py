@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from wandb.errors import CommError
 
 from datamodules.errors import ConfigError
 from experiments import table1
 from experiments.__main__ import main
-from experiments.study import command
+from experiments.study import command, wandb_log
 
 OWN = {
     "dataset": "Mine",
@@ -89,6 +90,25 @@ def test_a_table_is_not_written_over_one_that_says_more(ran: list[Any]) -> None:
     path.write_text("my notes\n1\n")
     with pytest.raises(ConfigError, match=r"table1\.csv is no table of a study"):
         table1.main([*again, "2"])
+
+
+@pytest.mark.parametrize("project", ["", "team/project", "a" * 129])
+def test_a_project_of_wandb_is_checked_first(ran: list[Any], capsys: Any, project: str) -> None:
+    with pytest.raises(SystemExit):
+        table1.main(["--settings", "own.yaml", "--wandb", project])
+    assert "--wandb: " in (said := capsys.readouterr().err)
+    assert "is no name of a project of Weights & Biases: give 1 to 128 characters" in said
+    assert ran == []
+
+
+def test_a_table_that_wandb_does_not_take_is_kept(ran: list[Any], monkeypatch: Any) -> None:
+    def log_study(*_: Any) -> None:
+        raise CommError("no permission")
+
+    monkeypatch.setattr(wandb_log, "log_study", log_study)
+    with pytest.raises(ConfigError, match=r"--wandb mine`: no permission\); results/own/table1\.csv holds it"):
+        table1.main(["--settings", "own.yaml", "--models", "small", "--wandb", "mine"])
+    assert Path("results/own/table1.csv").is_file()
 
 
 @pytest.mark.parametrize(
