@@ -67,7 +67,7 @@ class Sweep:
                 "of the file, and that by `--settings`."
             )
         named = {ratio: "synthetic" if ratio == settings.ratio else f"ratio_{ratio:g}" for ratio in settings.ratios}
-        self.ratios = {"control": 0.0, **{named[ratio]: ratio for ratio in sorted(named) if ratio}}
+        self.ratios = {"control": 0.0, **{named[ratio]: ratio for ratio in sorted(named)}}
         return list(self.ratios)
 
     def draw(self, found: Sequence[Line], to: Path) -> None:

@@ -105,7 +105,7 @@ class Run:
 
     @cached_property
     def cell(self) -> dict[str, Any]:
-        """What the study said of the run that it belongs to, `{}` where it belongs to none.
+        """What the study said of the cell whose results these are, `{}` where they are of none.
 
         Raises:
             ConfigError: its file is damaged.
@@ -119,7 +119,7 @@ class Run:
             raise ConfigError(f"{path} is damaged ({error}): {_MEND_CELL}.") from error
         if not isinstance(told, dict) or not isinstance(told.get("record", {}), dict):
             raise ConfigError(f"{path} is no cell of a study: {_MEND_CELL}.")
-        return told
+        return told if (path.parent / str(told.get("results"))).resolve() == self.folder.resolve() else {}
 
     def nearest(self, file: str) -> Path | None:
         """Return the file of this name in the folder of the results or, of a run's folders, the next one above."""

@@ -98,17 +98,19 @@ class Cell:
         """Everything that decides its result; where the work folder lies does not.
 
         Raises:
-            ConfigError: the config of its model is no yaml, or no mapping.
+            ConfigError: the config of its model is no yaml, no mapping, or names another file.
         """
         parent = self.parent
-        return {
-            "config": mapping_in(self.config, self._model.config, "give a config of train.py"),
+        spec = {
+            "config": self._mapping(),
             "fit": self._fit,
             "test": self._test,
             "syntheses": self._syntheses,
             "seed": self.seed,
             "parent": parent.hash if parent else None,
         }
+        found: dict[str, Any] = json.loads(json.dumps(spec, default=str))  # dates of a yaml, and keys that are no texts
+        return found
 
     @cached_property
     def hash(self) -> str:
@@ -140,6 +142,16 @@ class Cell:
     def finish(self, root: Path, found: Mapping[str, Any]) -> None:
         """Write down what was found, which makes it finished."""
         self._write(self.folder(root) / _FINISHED, found)
+
+    def _mapping(self) -> dict[str, Any]:
+        held = mapping_in(self.config, self._model.config, "give a config of train.py")
+        for key in ("model", "data", "trainer"):
+            if str(held.get(key)).endswith((".yaml", ".yml", ".json")):
+                raise ConfigError(
+                    f"{self._model.config}: `{key}` is the file {held[key]}: write what it holds into the config, as a "
+                    "study has to know all that decides a result."
+                )
+        return held
 
     def _write(self, path: Path, found: Mapping[str, Any]) -> None:
         draft = path.with_suffix(".draft")

@@ -52,18 +52,20 @@ def study(
     names = rows(settings)
     models = list(dict.fromkeys(options.models or settings.models))
     cells = cells_of(settings, models, names, options.seeds, work)
-    check_kept(to / f"{form.name}.csv", [(cell.model, cell.row.name) for cell in cells])
+    table = to / f"{form.name}.csv"
+    check_kept(table, [(cell.model, cell.row.name) for cell in cells])
     cells.sort(key=lambda cell: (list(settings.models).index(cell.model), names.index(cell.row.name), cell.seed))
     failed = run(sorted(cells, key=lambda cell: cell.seed), work, options.jobs, options.wandb)  # whole tables first
     for sentence in failed:
         sys.stderr.write(f"error: {sentence}\n")
     found = load(work, cells)
+    check_kept(table, [(cell.model, cell.row.name) for cell in cells if cell.name not in found.missing])
     with writing_results(to):
         shown = _write(form, settings, cells, found, to)
         draw(shown, to)
     print(f"{form.title}: {to}/{form.name}.md, .csv, .tex")
     if options.wandb:
-        _log(options.wandb, form, settings, cells, work, to)
+        _log(options.wandb, table, settings, cells, work)
     return 1 if failed else 0
 
 
@@ -109,14 +111,13 @@ def _shipped(dataset: str, size: str) -> Path:
     return SHIPPED / f"{dataset}.yaml"
 
 
-def _log(project: str, form: Form, settings: Settings, cells: Sequence[Cell], work: Path, to: Path) -> None:
+def _log(project: str, table: Path, settings: Settings, cells: Sequence[Cell], work: Path) -> None:
     from wandb.errors import Error
 
     from experiments.study.wandb_log import log_study
 
-    table = to / f"{form.name}.csv"
     try:
-        log_study(project, f"{form.name}-{settings.name}", table, cells, work)
+        log_study(project, f"{table.stem}-{settings.name}", table, cells, work)
     except Error as error:
         raise ConfigError(
             f"Weights & Biases did not take the table (`--wandb {project}`: {error}); {table} holds it: run the same "

@@ -23,8 +23,6 @@ def record(synthetic: Path, started: str, seconds: float) -> dict[str, Any]:
         started: when it began.
         seconds: how long it took since it was last taken up.
     """
-    protocol = (synthetic / "protocol.json").read_bytes()
-    data = json.loads(protocol).get("config", {}).get("data", {})
     return {
         "started": started,
         "seconds": round(seconds, 1),
@@ -32,6 +30,15 @@ def record(synthetic: Path, started: str, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "commit": commit(),
+        **asked(synthetic),
+    }
+
+
+def asked(synthetic: Path) -> dict[str, Any]:
+    """Return which data and queries a cell is tested on: the data's fingerprint and the hash of the set's protocol."""
+    protocol = (synthetic / "protocol.json").read_bytes()
+    data = json.loads(protocol).get("config", {}).get("data", {})
+    return {
         "data": data.get("fingerprint") if isinstance(data, dict) else None,
         "protocol": hashlib.sha256(protocol).hexdigest()[:16],
     }

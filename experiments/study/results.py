@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -124,22 +124,30 @@ def load(root: Path, cells: Iterable[Cell]) -> Results:
         found.setdefault((cell.model, cell.row.name), {})[cell.seed] = files
         records[cell.name] = {**told["record"], "hash": told["hash"]}
         steps.setdefault(cell.model, set()).update(_steps(cell.folder(root)))
-    _check_same_data(records)
+    check_same_data(records)
     scores = {place: _scores(dict(sorted(seeds.items()))) for place, seeds in found.items()}
     sorted_steps = {model: tuple(sorted(counts)) for model, counts in steps.items()}
     return Results(scores, tuple(missing), _sizes(first), tuple(records.values()), sorted_steps)
 
 
-def _check_same_data(records: dict[str, dict[str, Any]]) -> None:
-    """Refuse cells of other data or of another set of queries, which may bear the same ids."""
+def check_same_data(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse cells of other data or of another set of queries, which may bear the same ids.
+
+    Args:
+        records: of cells, or what they would have, by what to call them in the message.
+
+    Raises:
+        ConfigError: two differ.
+    """
     for key, what in (("data", "data"), ("protocol", "synthetic queries")):
-        cells = {record.get(key): name for name, record in reversed(records.items())}  # the first cell of each value
-        if len(cells) > 1:
-            (one, first), (other, second) = list(cells.items())[::-1][:2]
+        named: dict[Any, str] = {}
+        for name, record in records.items():
+            named.setdefault(record.get(key), name)
+        if len(named) > 1:
+            (one, first), (other, second), *_ = named.items()
             raise ConfigError(
-                f"Results of a study cannot be compared: cells {first} and {second} were tested on other {what} "
-                f"({key} {one} and {other} in their cell.json): delete the folders of those that are out of date, and "
-                "give the command again."
+                f"Results of a study cannot be compared: {first} and {second} have other {what} ({key} {one} and "
+                f"{other}): delete the folders of cells that are out of date, and give the command again."
             )
 
 

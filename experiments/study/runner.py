@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +19,8 @@ from datamodules.errors import ConfigError, UserError
 from experiments.study.cells import Cell
 from experiments.study.commands import CommandError, Commands, ended_like_interrupted, places
 from experiments.study.making import Maker
+from experiments.study.record import asked
+from experiments.study.results import check_same_data
 from experiments.study.settings import STANDARD
 
 
@@ -38,7 +41,8 @@ def run(cells: Sequence[Cell], root: Path, jobs: int | None = None, wandb: str |
         A sentence for every cell that failed.
 
     Raises:
-        ConfigError: another command works on this study, or a cell or a set was made with other settings.
+        ConfigError: another command works on this study, or a finished cell was made with other settings or tested on
+            other data or queries.
         UserError: the standard synthetic set cannot be made.
     """
     every = list({cell.name: cell for cell in _with_parents(cells)}.values())
@@ -51,6 +55,7 @@ def run(cells: Sequence[Cell], root: Path, jobs: int | None = None, wandb: str |
         there = places(jobs)
         print(f"{len(todo)} of {len(every)} cells to do, {len(there)} at a time, below {root / 'cells'}.", flush=True)
         lacking = _synthesise(todo)
+        _check_finished(every, root)
         failed = {cell.name: lacking[name] for cell in todo for name in cell.syntheses if name in lacking}
         able = [cell for cell in todo if cell.name not in failed]
         return [f"{name}: {sentence}" for name, sentence in failed.items()] + _Study(
@@ -114,7 +119,15 @@ def _synthesise(cells: Sequence[Cell]) -> dict[str, str]:
             if name == STANDARD:
                 raise
             failed[name] = f"its synthetic set `{name}` cannot be made: {error}"
+            print(f"Synthetic set `{name}` cannot be made, cells that need it are left out: {error}", flush=True)
     return failed
+
+
+def _check_finished(cells: Sequence[Cell], root: Path) -> None:
+    """Refuse finished cells that those to come could not be compared with, before these are trained."""
+    standard = root / "synthetic" / STANDARD
+    found = {cell.name: told["record"] for cell in cells if (told := cell.read(root)) is not None}
+    check_same_data({**found, f"the synthetic set {standard}": asked(standard)})
 
 
 def _make_set(name: str, config: Mapping[str, Any]) -> None:
@@ -126,7 +139,14 @@ def _make_set(name: str, config: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if not (output / "protocol.json").exists():
         print(f"Synthetic set `{name}`: {output}", flush=True)
-    made = synth.run(synth.load(path), alone=True)
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            loaded = synth.load(path)
+    except SystemExit as error:  # a key or class is misspelled, which is said and not raised
+        raise ConfigError(said.getvalue().strip().removeprefix("error: ")) from error
+    sys.stderr.write(said.getvalue())
+    made = synth.run(loaded, alone=True)
     if made.made:
         made.show()
 

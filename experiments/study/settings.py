@@ -18,7 +18,7 @@ STANDARD = "standard"
 """Name of the synthetic set that queries come from, and pairs where a row does not say otherwise."""
 
 WORK = "$WORK"
-"""What stands for the folder of data, synthetic sets and cells in the texts of settings."""
+"""What stands for the folder of data, synthetic sets and cells in the texts of settings, the models' `config` aside."""
 
 
 @dataclass(frozen=True)

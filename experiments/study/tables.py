@@ -74,8 +74,8 @@ def recorded(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
     Example:
         >>> record = {"device": "cpu", "versions": {"torch": "2.11"}, "protocol": "ab", "hash": "0"}
-        >>> recorded([record, {**record, "commit": "c0ffee"}])
-        {'device': 'cpu', 'torch': '2.11', 'commit': 'c0ffee', 'protocol': 'ab', 'settings_hash': 'f1534392279bddbf'}
+        >>> recorded([record, {**record, "commit": "c0ffee"}])["commit"]
+        'c0ffee; unknown'
     """
     hashes = "".join(sorted(record["hash"] for record in records))
     settings_hash = hashlib.sha256(hashes.encode()).hexdigest()[:16] if records else ""
@@ -92,7 +92,8 @@ _RECORDED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 
 
 def _all_of(values: Iterable[Any]) -> str:
-    return "; ".join(sorted({str(value) for value in values if value}))
+    found = set(values)
+    return "; ".join(sorted(str(value or "unknown") for value in found)) if any(found) else ""
 
 
 def _table(form: Form, found: Sequence[Line], paper: Paper, said: tuple[str, ...], closing: tuple[str, ...]) -> Table:

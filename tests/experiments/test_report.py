@@ -125,12 +125,15 @@ def test_queries_of_other_data_are_refused_whose_ids_are_the_same(
 
 
 def test_cells_tested_on_another_protocol_are_refused(reports: Any, retrieved: Any) -> None:
-    told = {"hash": "0", "record": {"protocol": "44136fa355b3678a"}}  # that of {}
-    (retrieved.run("after") / "cell.json").write_text(json.dumps(told))
-    assert "44136fa355b3678a" in reports("before", "after")
+    told = {"hash": "c0ffee", "results": ".", "record": {"protocol": "44136fa355b3678a"}}  # that of {}
+    place = retrieved.run("after") / "cell.json"
+    place.write_text(json.dumps(told))
+    assert "c0ffee" in reports("before", "after")
     (retrieved.root / "made" / "protocol.json").write_text('{"seed": 1}')
     with pytest.raises(ConfigError, match=r"after/odmap\.parquet was tested on queries of the protocol 44136fa355b367"):
         reports("before", "after")
+    place.write_text(json.dumps({**told, "results": "test/1"}))  # these results are not the cell's own
+    assert "c0ffee" not in reports("before", "after")
 
 
 def test_one_folder_is_asked_for_where_a_pattern_has_matched_two(retrieved: Any, capsys: Any) -> None:

@@ -174,6 +174,21 @@ def test_a_config_that_changes_while_a_study_runs_changes_none_of_its_cells(plac
     assert made.parent.spec["config"] == {"model": {"class_path": "CLIP"}}
 
 
+@pytest.mark.parametrize("key", ["model", "data", "trainer"])
+def test_a_config_that_names_a_file_is_refused_since_that_may_change(place: Path, key: str) -> None:
+    (place / "clip.yaml").write_text(f"{key}: parts/{key}.yaml\n")
+    with pytest.raises(ConfigError, match=rf"clip\.yaml: `{key}` is the file parts/{key}\.yaml: write what it holds"):
+        _ = cell(place, "synthetic").hash
+
+
+def test_dates_and_numbers_as_keys_have_a_hash(place: Path) -> None:
+    hashes = []
+    for day in ("2025-01-31", "2025-02-01"):
+        (place / "clip.yaml").write_text(f"name: {day}\nmodel: {{class_path: CLIP, init_args: {{1: a, b: c}}}}\n")
+        hashes.append(cell(place, "synthetic").hash)
+    assert hashes[0] != hashes[1]
+
+
 def test_a_record_of_other_settings_is_refused(place: Path) -> None:
     made = cell(place, "control")
     assert made.read(place) is None

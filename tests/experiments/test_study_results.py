@@ -69,7 +69,7 @@ def test_cells_of_another_gallery_are_refused(cells: Any) -> None:
 def test_cells_of_other_data_are_refused_though_their_ids_agree(cells: Any, key: str) -> None:
     made = [cells.add("clip", "control", seed, 40) for seed in (0, 1)]
     made.append(cells.add("vsepp", "control", 0, 40, made={key: "other"}))
-    with pytest.raises(ConfigError, match=rf"cells clip/control/seed0 and vsepp/control/seed0 .*\({key} \w+ and other"):
+    with pytest.raises(ConfigError, match=rf"clip/control/seed0 and vsepp/control/seed0 have .*\({key} \w+ and other"):
         load(cells.root, made)
 
 

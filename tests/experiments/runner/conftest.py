@@ -74,8 +74,6 @@ class Study:
         work: the folder.
     """
 
-    settings = SETTINGS
-
     def __init__(self, work: Path) -> None:
         self.work = work
         standard = work / "synthetic" / "standard"
@@ -105,7 +103,9 @@ class Study:
 
         def wait() -> None:
             deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and not (self.calls() and list(self.work.rglob(file))):
+            while not (self.calls() and list(self.work.rglob(file))):
+                if time.monotonic() > deadline:
+                    return
                 time.sleep(0.05)
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,33 @@ def test_a_set_that_cannot_be_made_fails_the_cells_that_need_it_alone(study: Any
     broken = "standard"
     with pytest.raises(ConfigError, match="`fill` cannot be had"):
         run(wanted, study.work, jobs=1)
+
+
+def test_a_slip_in_a_fill_is_told_as_of_its_set(study: Any, monkeypatch: Any, capsys: Any) -> None:
+    def slip(path: Path) -> Any:
+        if path.stem == "fill_zero":
+            sys.stderr.write("error: key `fill`: no class is named ZeroFil.\n")
+            sys.exit(2)
+        return path
+
+    study.change({"fills": {"zero": {"class_path": "ZeroFil"}}})
+    monkeypatch.setattr(synth, "load", slip)
+    assert run(study.cells("control", "fill_zero"), study.work, jobs=1) == [
+        "clip/fill_zero/seed0: its synthetic set `fill_zero` cannot be made: key `fill`: no class is named ZeroFil."
+    ]
+    said = capsys.readouterr().out
+    assert said.index("Synthetic set `fill_zero` cannot be made") < said.index("[1/1] clip/control/seed0")
+
+
+@pytest.mark.parametrize("key", ["data", "protocol"])
+def test_cells_of_other_data_are_refused_before_more_are_trained(study: Any, key: str) -> None:
+    run(study.cells("control"), study.work, jobs=1)
+    path = study.cells("control")[0].folder(study.work) / "cell.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "record": {**told["record"], key: "other"}}))
+    with pytest.raises(ConfigError, match=r"clip/control/seed0 and the synthetic set .*standard have other"):
+        run(study.cells("control", "synthetic"), study.work, jobs=1)
+    assert study.verbs() == ["control fit", "control test"]
 
 
 def test_a_config_that_changes_meanwhile_is_not_taken_up(study: Any, monkeypatch: Any) -> None:
