@@ -1,4 +1,4 @@
-"""`python -m experiments figure3 --run BEFORE --against AFTER --data CONFIG.yaml`: Figure 3 of the paper.
+"""`python -m experiments figure3`: Figure 3 of the paper, of a study or of two runs of one's own.
 
 For some queries it shows the first captions before and after, for the original image and for the one from which an
 object was removed, as a page (`figure3.html`) and a sheet (`figure3.png`). Words that name what the picture does not
@@ -8,7 +8,7 @@ the synthetic ones is that of `train.py test`.
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from experiments.options import load_model
 from experiments.report.drawn import draw, pictures
 from experiments.report.options import RunsParser
 from experiments.report.tested import STATES, Asked, Run, caption_rows, read_runs, states, words
+from experiments.study.command import StudyParser, plan
+from experiments.study.lines import CONTROL
 from metrics.search import top_k as search
 from synth.finished import positive, writing_results
 
@@ -38,7 +40,44 @@ def main(arguments: list[str]) -> int:
         SystemExit: after one sentence, if an option or a key is misspelled.
         UserError: results, checkpoints or data are not there or broken, or do not belong together.
     """
-    options, keys = _parser().parse_known_args(arguments)
+    own = any(one.partition("=")[0] in ("--run", "--against", "--data") for one in arguments)
+    return _of_runs(arguments) if own else _of_study(arguments)
+
+
+def _of_runs(arguments: list[str]) -> int:
+    parser = RunsParser("figure3", "Show what two models retrieve for images and their counterfactuals.", two=True)
+    _add_shown(parser)
+    parser.add_argument(
+        "--ckpt", nargs=2, metavar="FILE", help="checkpoints (or configs) of the two; default: as the results say"
+    )
+    parser.add_argument("--to", type=Path, default=Path("figure3"), metavar="FOLDER", help="default: figure3")
+    options, keys = parser.parse_known_args(arguments)
+    _draw(options, keys)
+    return 0
+
+
+def _of_study(arguments: list[str]) -> int:
+    """Draw D alone against D + D' for every model and seed of a study, whose seed also draws the queries."""
+    other = "With `--run FOLDER --against FOLDER --data CONFIG.yaml` it is of two runs of your own."
+    parser = StudyParser("figure3", "Figure 3: what D alone and D + D' retrieve, word by word", other)
+    _add_shown(parser)
+    options = parser.parse_args(arguments)
+    asked = plan(options, lambda _: (CONTROL, "synthetic"))
+    failed = asked.run(options.jobs)
+    trained = {(cell.model, cell.seed): cell for cell in asked.cells if cell.row.name == "synthetic"}
+    for before in (cell for cell in asked.cells if cell.row.name == CONTROL):
+        both = before, trained[before.model, before.seed]
+        found = [cell.results(asked.work) for cell in both]
+        if None in found:
+            continue  # it failed, which was told
+        runs = {"run": found[0], "against": found[1], "data": before.data(asked.work), "ckpt": None}
+        names = [f"{asked.settings.model(cell.model).label}, {cell.row.label}" for cell in both]
+        place = {"to": asked.to / "figure3" / f"{before.model}-seed{before.seed}", "seed": before.seed, "names": names}
+        _draw(Namespace(**{**vars(options), **runs, **place}), [])
+    return 1 if failed else 0
+
+
+def _draw(options: Namespace, keys: list[str]) -> None:
     options.reranked = False
     runs = read_runs(options)
     checkpoints = [_checkpoint(run, given) for run, given in zip(runs, options.ckpt or (None, None), strict=True)]
@@ -55,11 +94,9 @@ def main(arguments: list[str]) -> int:
         sheet([run.name for run in runs], drawn).save(options.to / "figure3.png")
     cut = f" (its first {ON_SHEET} of {len(drawn)} pictures)" if len(drawn) > ON_SHEET else ""
     print(f"Figure 3: {options.to}/figure3.html, figure3.png{cut}")
-    return 0
 
 
-def _parser() -> RunsParser:
-    parser = RunsParser("figure3", "Show what two models retrieve for images and their counterfactuals.", two=True)
+def _add_shown(parser: ArgumentParser) -> None:
     parser.add_argument("--queries", type=positive, default=6, metavar="N", help="to show; default: 6")
     parser.add_argument(
         "--state", choices=STATES, help="of the queries to draw from; default: as many of each as can be"
@@ -67,11 +104,6 @@ def _parser() -> RunsParser:
     parser.add_argument(
         "--top_k", type=positive, default=5, metavar="K", help="captions to show, at most those of the test; default: 5"
     )
-    parser.add_argument(
-        "--ckpt", nargs=2, metavar="FILE", help="checkpoints (or configs) of the two; default: as the results say"
-    )
-    parser.add_argument("--to", type=Path, default=Path("figure3"), metavar="FOLDER", help="default: figure3")
-    return parser
 
 
 def _checkpoint(run: Run, given: str | None) -> str:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from datamodules.errors import ConfigError
 from experiments.study.rows import MIXING, Row, row
 from experiments.study.settings import STANDARD, WORK, Model, Settings, merged, placed
@@ -117,6 +119,17 @@ class Cell:
         """Hash of `spec`."""
         text = json.dumps(self.spec, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def results(self, root: Path) -> Path | None:
+        """Return the folder with the results of its test, None where the cell is not finished."""
+        told = self.read(root)
+        return None if told is None else self.folder(root) / told["results"]
+
+    def data(self, root: Path) -> Path:
+        """Write a config of the data that it is tested on, where they lie now, and return its path."""
+        path = self.folder(root) / "data.yaml"
+        path.write_text(yaml.safe_dump({"data": merged(self._mapping(), self.test)["data"]}), encoding="utf-8")
+        return path
 
     def read(self, root: Path) -> dict[str, Any] | None:
         """Return what was found, None where the cell is not finished.

@@ -102,8 +102,7 @@ def _retrieved(cells: Sequence[Cell], root: Path, queries: int, captions: int) -
     compared = [cell for (_, row), cell in firsts.items() if row in _COMPARED]
     if not compared:
         return {}
-    tests = compared[0].folder(root).glob("test/*/config.yaml")
-    data = load_data(max(tests, key=lambda path: path.stat().st_mtime), synthetic=True)
+    data = load_data(compared[0].data(root), synthetic=True)
     assert isinstance(data, RetrievalDataModule)  # noqa: S101 (a study is of retrieval)
     data.prepare_data()
     columns: list[str | int] = []

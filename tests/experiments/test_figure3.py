@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,36 @@ def test_a_sheet_that_is_cut_says_so(
 def test_a_checkpoint_that_is_gone_is_named(draw: Any) -> None:
     with pytest.raises(ConfigError, match=r"gone\.ckpt .*--ckpt"):
         draw(found="gone.ckpt")
+
+
+def test_of_a_study_it_is_drawn_for_every_model_and_seed_that_is_finished(
+    draw: Any, retrieved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cell(row: str, seed: int) -> Any:
+        run = retrieved.run({"control": "before", "synthetic": "after"}[row], checkpoint=str(tmp_path / "best.ckpt"))
+        named = SimpleNamespace(name=row, label=row.title())
+        results = None if (row, seed) == ("synthetic", 1) else run
+        return SimpleNamespace(
+            model="clip", seed=seed, row=named, results=lambda _: results, data=lambda _: retrieved.config
+        )
+
+    cells = [cell(row, seed) for seed in (0, 1) for row in ("control", "synthetic")]
+    asked: list[Any] = []
+
+    def plan(options: Any, rows: Any) -> Any:
+        asked.append((options.models, options.seeds, rows(None)))
+        settings = SimpleNamespace(model=lambda name: SimpleNamespace(label=name.upper()))
+        failed = ["clip/synthetic/seed1: no memory"]
+        return SimpleNamespace(settings=settings, work=tmp_path, to=tmp_path, cells=cells, run=lambda jobs: failed)
+
+    monkeypatch.setattr(figure3, "plan", plan)
+    draw("--queries", "2")
+    assert figure3.main(["--models", "clip", "--seeds", "2", "--queries", "2"]) == 1
+    assert asked == [(["clip"], 2, ("control", "synthetic"))]
+    assert [path.name for path in (tmp_path / "figure3").iterdir()] == ["clip-seed0"]
+    page = (tmp_path / "figure3" / "clip-seed0" / "figure3.html").read_text(encoding="utf-8")
+    assert "CLIP, Control" in page
+    assert page.count("<article>") == 4
 
 
 def test_what_names_a_wrong_class_is_wrong_whatever_else_it_names() -> None:

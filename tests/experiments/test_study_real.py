@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from datamodules.errors import ConfigError
+from experiments import figure3
 from experiments.study.cells import Cell, cells_of
 from experiments.study.commands import Commands
 from experiments.study.runner import run
@@ -93,6 +94,14 @@ def test_a_study_that_was_stopped_ends_as_if_it_had_not_been(
     assert 0 <= found["scores"]["ODmAP@1"] <= 100
     assert found["scores"] != after["scores"]
     assert found["record"]["data"]
+
+    moved = work.rename(tmp_path / "moved")
+    settings = ["--settings", str(work.with_suffix(".yaml")), "--work", str(moved), "--to", str(tmp_path / "out")]
+    assert figure3.main([*settings, "--queries", "2"]) == 0  # which trains the control
+    drawn = tmp_path / "out" / "figure3" / "vsepp-seed0"
+    assert "VSE++, D alone" in (drawn / "figure3.html").read_text(encoding="utf-8")
+    assert (drawn / "figure3.png").is_file()
+    moved.rename(work)
 
     before = {path: path.stat().st_mtime_ns for path in (work / "cells").rglob("*")}
     assert run(study(work), work) == []

@@ -49,9 +49,9 @@ class Cell(SimpleNamespace):
         made = _module(data)._synthetic("test")
         assert made is not None
         folder = self.folder(root)
-        for name in ("fit/1", "fit/2", "test/1"):
+        for name in ("fit/1", "fit/2"):
             (folder / name).mkdir(parents=True)
-        (folder / "test" / "1" / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+        (folder / "data.yaml").write_text(yaml.safe_dump({"data": data}))
         head = "epoch,step,train/loss,val/ODmAP@1,val/rsum"
         (folder / "fit" / "1" / "metrics.csv").write_text(f"{head}\n0,1,3.5,,\n0,9,,10.5,100\n1,11,,99,99\n")
         (folder / "fit" / "2" / "metrics.csv").write_text(f"{head}\n1,12,,{20.5 + self.seed},110\n")  # resumed
@@ -80,6 +80,7 @@ def _cell(row: str, seed: int) -> Cell:
         row=SimpleNamespace(name=row, label=row.title()),
         settings=SimpleNamespace(models={"clip": SimpleNamespace(label="CLIP")}),
         folder=lambda root: root / "cells" / name,
+        data=lambda root: root / "cells" / name / "data.yaml",
         read=lambda root: None,
     )
 
